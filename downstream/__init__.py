@@ -1,0 +1,1 @@
+"""The proof: what synthetic slices do to a classifier, by patient."""

@@ -1,0 +1,205 @@
+"""Typed configuration, read from ``configs/*.toml``; each file opens with what it gives and costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.data.phantom import PhantomConfig
+from fastgan_aug.errors import ConfigError
+from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Which slices are trained on, and how test patients are set apart.
+
+    Attributes:
+        keep: ``{factor: values}``; labelled slices of other values are not trained on.
+        test_fraction: Share of labelled slices whose patients are kept for the test; 0 keeps none.
+        split_seed: Of the split.
+    """
+
+    keep: dict[str, list[str]] = Field(default_factory=dict)
+    test_fraction: float = Field(0.0, ge=0, lt=1)
+    split_seed: int = 0
+
+
+class EngineConfig(_Section):
+    """Where the training runs.
+
+    Attributes:
+        kind: ``local`` is torch alone; ``ray`` is Ray Train.
+        workers: Ray Train workers; the batch is shared among them.
+        cpus_per_worker: Ray CPUs reserved by each; a fraction leaves room on a laptop.
+        threads: torch threads of each worker.
+        use_gpu: One GPU for each worker.
+        max_failures: How often a lost worker is replaced.
+        timeout: Seconds after which a start that made no progress is given up.
+    """
+
+    kind: Literal["local", "ray"] = "local"
+    workers: int = Field(1, ge=1)
+    cpus_per_worker: float = Field(1.0, gt=0)
+    threads: int = Field(1, ge=1)
+    use_gpu: bool = False
+    max_failures: int = Field(2, ge=0)
+    timeout: float = Field(180.0, gt=0)
+
+
+class TrackingConfig(_Section):
+    """MLflow: where runs and versions are kept.
+
+    Attributes:
+        uri: A server's or database's URI; None is SQLite in the run's folder.
+        experiment: Name of the experiment.
+        model: Name of the registered model.
+    """
+
+    uri: str | None = None
+    experiment: str = "fastgan-aug"
+    model: str = "fastgan-aug"
+
+
+class ServingConfig(_Section):
+    """The Ray Serve application.
+
+    Attributes:
+        host: Address to listen on; loopback unless you mean otherwise.
+        port: HTTP port.
+        replicas: How many replicas hold the model.
+        cpus_per_replica: Ray CPUs reserved by each.
+        threads: torch threads of each replica.
+        timeout: Seconds for a deployment to become healthy.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    replicas: int = Field(1, ge=1)
+    cpus_per_replica: float = Field(0.5, gt=0)
+    threads: int = Field(1, ge=1)
+    timeout: float = Field(180.0, gt=0)
+
+
+class DownstreamConfig(_Section):
+    """The classifier with and without synthetic slices.
+
+    Attributes:
+        factor: The factor to predict; None is the last one.
+        seeds: One fit per arm and seed.
+        steps: Optimiser steps of every fit, the same for all arms.
+        batch: Slices per step.
+        learning_rate: Of Adam.
+        width: Feature maps of the classifier's first layer.
+        bootstrap: Resamplings of the test patients for the intervals.
+    """
+
+    factor: str | None = None
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    steps: int = Field(400, ge=1)
+    batch: int = Field(64, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    width: int = Field(16, ge=1)
+    bootstrap: int = Field(1000, ge=100)
+
+
+class Config(_Section):
+    """Everything a run is decided by."""
+
+    name: str
+    data: DataConfig = DataConfig()
+    phantom: PhantomConfig = Field(default_factory=PhantomConfig)
+    network: NetworkConfig = Field(default_factory=NetworkConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    engine: EngineConfig = EngineConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    serving: ServingConfig = ServingConfig()
+    downstream: DownstreamConfig = DownstreamConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``Config.of`` reads them back."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of the resolved configuration; 64 hex digits."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def of(cls, values: dict[str, Any], source: str = "the configuration") -> Config:
+        """Checks plain values.
+
+        Raises:
+            ConfigError: an unknown key or a bad value; the message names each.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{source}: " + "; ".join(_explain(e) for e in error.errors()),
+                allowed=_allowed(error),
+                do="correct the file; `fastgan-aug train --dry-run` prints the resolved values",
+            ) from None
+
+
+def shipped_configs() -> Path:
+    """The folder of the shipped configurations: in a checkout, or in the installed package."""
+    installed = Path(str(files("fastgan_aug"))) / "configs"
+    return installed if installed.is_dir() else installed.parent.parent / "configs"
+
+
+def load_config(name_or_path: str) -> Config:
+    """Reads a TOML file, or a shipped configuration by its name (``demo``, ``werner2022-a``).
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown key or a bad value.
+    """
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = shipped_configs() / f"{path.stem}.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no configuration {name_or_path!r}",
+            allowed="a TOML file, or one of "
+            + ", ".join(sorted(p.stem for p in shipped_configs().glob("*.toml"))),
+            do="check the path",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no readable TOML: {error}", do="correct the file") from error
+    return Config.of({"name": path.stem} | values, str(path))
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {where!r}"
+    return f"{where} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _allowed(error: ValidationError) -> str:
+    """The keys that the sections with an unknown key do have."""
+    known: list[str] = []
+    for item in error.errors():
+        if item["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
+            continue
+        section = item["loc"][:-1]
+        if not section:
+            known.append(", ".join(Config.model_fields))
+        else:
+            kind = Config.model_fields[str(section[0])].annotation
+            names = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {})
+            known.append(f"in [{section[0]}]: " + ", ".join(names))
+    return "; ".join(dict.fromkeys(known))

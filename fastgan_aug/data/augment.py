@@ -1,0 +1,125 @@
+"""The paper's augmentation: draw parameters, then apply them deterministically."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastgan_aug.conditions import ConditionSpace
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What is drawn for each real slice.
+
+    Attributes:
+        neighbour_mean: Eq. 6, a weighted mean with a craniocaudal neighbour, w ~ U(0, 1).
+        shift: Largest front-to-back shift, pixels; 0 turns it off.
+        flip: Left-right flips with probability 1/2, by the label rule: the values of each factor
+            named here under which a mirrored slice keeps its label. Empty: never.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    neighbour_mean: bool = True
+    shift: int = 2
+    flip: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise ValueError(f"shift is {self.shift}; allowed: 0 or more pixels")
+
+
+@dataclass(frozen=True)
+class AugmentParameters:
+    """One draw for a batch of B slices.
+
+    Attributes:
+        neighbour: (B,) row of z_2 of Eq. 6; the slice itself where it has no neighbour.
+        weight: (B,) float32 in [0, 1], w of Eq. 6.
+        shift: (B,) rows towards the back, pixels.
+        flip: (B,) whether left and right change places.
+    """
+
+    neighbour: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    shift: NDArray[np.int64]
+    flip: NDArray[np.bool_]
+
+
+def flippable_cells(space: ConditionSpace, config: AugmentConfig) -> NDArray[np.bool_]:
+    """(cells,) whether a mirrored slice of the cell keeps its label.
+
+    Raises:
+        ConfigError: the rule names a factor that the space does not have.
+    """
+    if not config.flip:
+        return np.zeros(len(space.cells), np.bool_)
+    rules = {space.names.index(space.factor(name).name): set(v) for name, v in config.flip.items()}
+    return np.asarray([all(c.values[i] in v for i, v in rules.items()) for c in space.cells])
+
+
+def draw(
+    rows: NDArray[np.int64],
+    neighbours: list[NDArray[np.int64]],
+    flippable: NDArray[np.bool_],
+    config: AugmentConfig,
+    random: np.random.Generator,
+) -> AugmentParameters:
+    """Draws the parameters for these rows.
+
+    Args:
+        rows: (B,) rows of the data set.
+        neighbours: Per row of the data set, its neighbours (``Dataset.neighbours``).
+        flippable: (B,) whether each of the rows may be mirrored.
+        config: What to draw.
+        random: Its stream decides everything.
+    """
+    size = len(rows)
+    pick, weight = random.random(size), random.random(size, np.float32)
+    shift = random.integers(-config.shift, config.shift + 1, size)
+    flip = (random.random(size) < 0.5) & flippable
+    chosen = np.asarray(
+        [
+            neighbours[row][int(u * len(neighbours[row]))] if len(neighbours[row]) else row
+            for row, u in zip(rows, pick, strict=True)
+        ],
+        np.int64,
+    )
+    if not config.neighbour_mean:
+        chosen, weight = rows, np.ones(size, np.float32)
+    return AugmentParameters(chosen, weight, shift, flip)
+
+
+def apply(images: Tensor, rows: NDArray[np.int64], parameters: AugmentParameters) -> Tensor:
+    """Applies Eq. 6, then the shift, then the flip.
+
+    Args:
+        images: (N, 1, S, S) float32 in [-1, 1], the whole data set. -1 is zero counts, so a
+            shift fills with -1.
+        rows: (B,) the slices taken.
+        parameters: One draw.
+
+    Returns:
+        (B, 1, S, S) float32 in [-1, 1].
+    """
+    device = images.device
+
+    def tensor(values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    weight = tensor(parameters.weight)[:, None, None, None]
+    first, second = images[tensor(rows)], images[tensor(parameters.neighbour)]
+    mixed = torch.lerp(second, first, weight)
+    size = images.shape[-1]
+    source = torch.arange(size, device=device)[None] - tensor(parameters.shift)[:, None]
+    inside = ((source >= 0) & (source < size))[:, None, :, None]
+    index = source.clamp(0, size - 1)[:, None, :, None].expand(-1, 1, -1, size)
+    shifted = torch.where(inside, mixed.gather(2, index), mixed.new_tensor(-1.0))
+    return torch.where(tensor(parameters.flip)[:, None, None, None], shifted.flip(-1), shifted)

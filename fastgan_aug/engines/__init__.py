@@ -1,0 +1,1 @@
+"""The only place of the method that imports Ray or MLflow."""

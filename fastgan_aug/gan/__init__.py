@@ -1,0 +1,1 @@
+"""The conditional FastGAN: torch, numpy and safetensors alone."""

@@ -1,0 +1,92 @@
+"""The settings of networks and training, as plain dataclasses: no pydantic on a bare GPU box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+def _require(holds: bool, what: str, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{what}; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of generator and discriminator.
+
+    Attributes:
+        size: Rows and columns of an image: 32, 64 or 128.
+        latent: Elements of z ~ N(0, I).
+        embedding: Elements of the fully connected layer's output.
+        generator_width: FastGAN's ``ngf``; the feature maps of each resolution are multiples of it.
+        discriminator_width: FastGAN's ``ndf``.
+        noise: Whether up-sampling blocks add learned-gain noise, as FastGAN does.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    size: int = 64
+    latent: int = 256
+    embedding: int = 64
+    generator_width: int = 64
+    discriminator_width: int = 64
+    noise: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.size in (32, 64, 128), f"size is {self.size}", "32, 64, 128")
+        for name in ("latent", "embedding", "generator_width", "discriminator_width"):
+            value = getattr(self, name)
+            _require(value > 0, f"{name} is {value}", "a positive integer")
+        _require(self.generator_width % 4 == 0, f"generator_width is {self.generator_width}",
+                 "multiples of 4")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Budget, optimiser and rhythm; everything that repeats is counted in images seen.
+
+    Attributes:
+        images: Real images shown in the whole run.
+        batch: Images per step, over all workers together.
+        learning_rate: Of both Adam optimisers.
+        beta1: Adam's first moment decay.
+        beta2: Adam's second moment decay.
+        adam_epsilon: Adam's epsilon.
+        seed: Of weights, order, augmentation and latents.
+        ema_half_life: Images after which a weight's share in the served average is halved; 0 serves
+            the raw weights.
+        sampling_power: Cells are drawn in proportion to count ** power: 1 shows every slice once
+            per pass, 0.5 is square-root balancing, 0 full balancing.
+        precision: ``bf16`` runs the forward passes under autocast.
+        log_every: Images between two points of the loss curves.
+        checkpoint_every: Images between two checkpoints.
+        keep: How many of the newest checkpoints stay on disk.
+        loss_limit: A loss of larger magnitude counts as exploding.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    images: int = 938_000
+    batch: int = 4
+    learning_rate: float = 2e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    seed: int = 0
+    ema_half_life: float = 0.0
+    sampling_power: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    log_every: int = 1_000
+    checkpoint_every: int = 10_000
+    keep: int = 3
+    loss_limit: float = 1e4
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch", "log_every", "checkpoint_every", "keep"):
+            value = getattr(self, name)
+            _require(value > 0, f"{name} is {value}", "a positive integer")
+        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}", "above 0")
+        _require(self.ema_half_life >= 0, f"ema_half_life is {self.ema_half_life}", "0 or more")
+        _require(0 <= self.sampling_power <= 1, f"sampling_power is {self.sampling_power}",
+                 "between 0 and 1")  # fmt: skip

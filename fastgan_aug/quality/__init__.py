@@ -1,0 +1,1 @@
+"""Judging: counts, and the one classifier."""

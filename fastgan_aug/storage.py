@@ -1,0 +1,60 @@
+"""Nothing half-written: outputs are written beside their place and renamed when complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastgan_aug.errors import StorageError
+
+
+@contextmanager
+def replace_when_complete(target: Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``target``; renames it to ``target`` if the block succeeds.
+
+    The block may make a file or a folder there. A file replaces an older file; a folder that
+    exists already is moved aside first and removed after the rename.
+
+    Raises:
+        StorageError: the disk is full, or the place cannot be written. The temporary is removed.
+    """
+    temporary = target.with_name(f"{target.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _synchronise(temporary)
+        if target.is_dir():
+            old = target.with_name(f"{target.name}.tmp-{secrets.token_hex(4)}")
+            target.rename(old)
+            temporary.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, target)
+    except BaseException as error:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        if _is_os_error(error):
+            raise StorageError(
+                f"{target.name} could not be written to {target.parent}: {error}",
+                do="free some space or choose another folder; nothing half-written was left",
+            ) from error
+        raise
+
+
+def _is_os_error(error: BaseException) -> bool:
+    # safetensors reports a full disk as its own SafetensorError, which is no OSError.
+    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+
+
+def _synchronise(path: Path) -> None:
+    """Flushes a file, or every file of a folder, to the disk, so that a rename means complete."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())

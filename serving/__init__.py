@@ -1,0 +1,1 @@
+"""The service: what travels on the wire, the client, the application, its deployment."""
