@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.errors import ConfigError, UnknownCell
+from fastgan_aug.errors import ConfigError, UnknownCell, UnknownFactorValue
 
 SEPARATOR = "/"
 
@@ -103,6 +103,23 @@ class ConditionSpace:
             allowed=", ".join(self.names),
             do="name one of the data set's factors",
         )
+
+    def restrict(self, keep: Mapping[str, Sequence[str]]) -> ConditionSpace:
+        """The space whose factors have only the values of ``keep``, where it names them.
+
+        Raises:
+            ConfigError: no such factor.
+            UnknownFactorValue: the factor has no such value.
+        """
+        for name, values in keep.items():
+            unknown = sorted(set(values) - set(self.factor(name).values))
+            if unknown:
+                raise UnknownFactorValue(
+                    f"{name} has no values {unknown}",
+                    allowed=", ".join(self.factor(name).values),
+                    do="correct data.keep in the configuration",
+                )
+        return ConditionSpace.of({f.name: keep.get(f.name, f.values) for f in self.factors})
 
     def parse(self, text: str) -> Cell:
         """The cell written as ``text``.

@@ -1,4 +1,4 @@
-"""Typed configuration, read from ``configs/*.toml``; each file opens with what it gives and costs."""
+"""Typed configuration, read from ``configs/*.toml``."""
 
 from __future__ import annotations
 

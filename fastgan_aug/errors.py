@@ -10,6 +10,7 @@
     ├── UnseenCell              a cell without any training slice was requested
     ├── BalanceError            counts and target cannot be met (also a ValueError)
     ├── TrainingDiverged        losses or weights became NaN, infinite or exploding
+    ├── EngineFailed            workers could not be started, or were lost too often
     ├── CheckpointError         a checkpoint is missing, damaged or of another version
     ├── StorageError            an output could not be written (disk full, no permission)
     ├── RegistryError           the MLflow registry refused or could not be reached
@@ -118,6 +119,12 @@ class TrainingDiverged(FastGANAugError):
     """Losses or weights became NaN, infinite or exploding; the last good checkpoint is kept."""
 
     code = "training-diverged"
+
+
+class EngineFailed(FastGANAugError):
+    """Workers could not be started, or were lost too often; checkpoints are kept."""
+
+    code = "engine-failed"
 
 
 class CheckpointError(FastGANAugError):

@@ -37,8 +37,8 @@ def replace_when_complete(target: Path) -> Iterator[Path]:
     except BaseException as error:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif temporary.exists():
+            temporary.unlink()
         if _is_os_error(error):
             raise StorageError(
                 f"{target.name} could not be written to {target.parent}: {error}",

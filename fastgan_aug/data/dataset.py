@@ -145,7 +145,8 @@ class Dataset:
         """
         n = len(images)
         if role is None:
-            labelled = np.all([[v is not None for v in labels[f]] for f in meta.space.names], axis=0)
+            named = [[v is not None for v in labels[f]] for f in meta.space.names]
+            labelled = np.all(named, axis=0)
             role = [LABELLED if flag else NEIGHBOUR for flag in labelled]
         marks = [synthetic] * n if isinstance(synthetic, bool) else list(synthetic)
         columns: dict[str, Any] = {"image": images_to_arrow(images)}
@@ -193,7 +194,8 @@ class Dataset:
                 allowed="a Parquet file made by this project",
                 do="make one with `fastgan-aug data phantom` or `fastgan-aug data import`",
             ) from error
-        meta = DatasetMeta.from_json((table.schema.metadata or {}).get(METADATA_KEY, b"{}").decode())
+        metadata = table.schema.metadata or {}
+        meta = DatasetMeta.from_json(metadata.get(METADATA_KEY, b"{}").decode(errors="replace"))
         dataset = cls(table.replace_schema_metadata(None), meta)
         dataset.check()
         return dataset
@@ -285,17 +287,13 @@ class Dataset:
             ConfigError: no such factor.
             UnknownFactorValue: the factor has no such value.
         """
-        space = self.meta.space
-        for name, values in keep.items():
-            unknown = set(values) - set(space.factor(name).values)
-            if unknown:
-                raise _unknown_value(name, sorted(unknown), space)
-        reduced = ConditionSpace.of({f.name: keep.get(f.name, f.values) for f in space.factors})
+        space, reduced = self.meta.space, self.meta.space.restrict(keep)
         kept = np.asarray([c is not None and c in reduced.cells for c in self.cells])
         table = self.table
         for name in space.names:
-            values = [v if flag else None for v, flag in zip(table[name].to_pylist(), kept, strict=True)]
-            table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+            old = table[name].to_pylist()
+            new = pa.array([v if k else None for v, k in zip(old, kept, strict=True)], pa.string())
+            table = table.set_column(table.column_names.index(name), name, new)
         roles = pa.array(np.where(kept, LABELLED, NEIGHBOUR).tolist(), pa.string())
         table = table.set_column(table.column_names.index("role"), "role", roles)
         meta = DatasetMeta(**{**self.meta.__dict__, "space": reduced})
@@ -387,7 +385,8 @@ def _unknown_value(name: str, unknown: list[str], space: ConditionSpace) -> Unkn
 
 def _check_images(images: NDArray[np.float32]) -> None:
     if not np.isfinite(images).all() or (images.size and (images.min() < 0 or images.max() > 1)):
-        bad = np.flatnonzero(~(np.isfinite(images) & (images >= 0) & (images <= 1)).all(axis=(1, 2)))
+        good = np.isfinite(images) & (images >= 0) & (images <= 1)
+        bad = np.flatnonzero(~good.all(axis=(1, 2)))
         raise DataError(
             f"{len(bad)} slices hold values that are not finite or outside [0, 1] "
             f"(first: row {bad[0]})",

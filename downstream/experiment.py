@@ -1,0 +1,303 @@
+"""The experiment: the same classifier, steps and test patients for every arm."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from downstream.arms import ARMS, Arm, Material, SyntheticSource, class_labels
+from downstream.report import ArmScores, Comparison, UsefulnessReport
+from downstream.scores import (
+    balanced_accuracy,
+    confusions,
+    estimate,
+    macro_f1,
+    patient_draws,
+    recalls,
+    resample,
+    verdict,
+)
+from fastgan_aug.config import DownstreamConfig
+from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.split import check_disjoint, split_by_patient
+from fastgan_aug.errors import DataError, LeakageError
+from fastgan_aug.quality.classifier import fit_classifier
+
+log = logging.getLogger(__name__)
+VALIDATION_FRACTION = 0.25
+Progress = Callable[[str, int, int], None]
+"""(what is being fitted, fits done, fits in all)."""
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What the fits of one arm gave.
+
+    Attributes:
+        arm: Which.
+        confusion: (seeds, test patients, C, C) confusion matrices.
+        n_synthetic: Synthetic slices added, of the last seed.
+        seconds: Median over the seeds of one fit with its predictions.
+    """
+
+    arm: Arm
+    confusion: NDArray[np.int64]
+    n_synthetic: int
+    seconds: float
+
+
+def run_experiment(
+    train: Dataset,
+    test: Dataset,
+    config: DownstreamConfig,
+    rules: AugmentConfig,
+    synthetic: SyntheticSource,
+    *,
+    model_patient_digests: Sequence[str] | None,
+    arms: Sequence[Arm] = ARMS,
+    progress: Progress | None = None,
+) -> UsefulnessReport:
+    """Fits the classifier for each arm and seed and scores it on the test patients.
+
+    The rival of the synthetic arms, the best arm without synthetic slices, is chosen on a
+    validation part of the training patients, never on the test.
+
+    Args:
+        train: Real slices of the training patients, the ones the model saw.
+        test: Real slices of other patients.
+        config: Predicted factor, seeds, steps and the classifier's settings.
+        rules: Shift and flip rule of the classical augmentation.
+        synthetic: Source of synthetic slices, for example ``service_source``.
+        model_patient_digests: ``Dataset.patient_digests`` of what the model was trained on; None
+            where nobody knows, which the report then says.
+        arms: What is compared; at least one without synthetic slices.
+        progress: Told of each fit.
+
+    Raises:
+        LeakageError: training data or the model share a patient with the test, or synthetic
+            slices stand where real ones belong.
+        DataError: the data have no patients, or too few classes or slices.
+    """
+    factor = config.factor or train.meta.space.names[-1]
+    _check(train, test, factor, model_patient_digests)
+    material = Material.of(train, factor, rules, synthetic)
+    plain = [arm for arm in arms if not arm.synthetic]
+    total = (len(arms) + len(plain)) * len(config.seeds)
+    tell = _Counter(progress, total)
+    rival, how = _choose_rival(train, plain, material, config, tell)
+    results = [_run(arm, material, test, config, tell) for arm in arms]
+    return _report(
+        train,
+        test,
+        material,
+        config,
+        results,
+        rival,
+        [how, *_notes(train, material, test, model_patient_digests)],
+    )
+
+
+class _Counter:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what, self.done, self.total)
+        self.done += 1
+
+
+def _check(
+    train: Dataset, test: Dataset, factor: str, model_patient_digests: Sequence[str] | None
+) -> None:
+    for name, part in (("training", train), ("test", test)):
+        if part.meta.grouping != "patient":
+            raise DataError(
+                f"the {name} data have grouping {part.meta.grouping!r}",
+                allowed="data whose rows carry their patients",
+                do="import the images again with a patient_id column",
+            )
+        if not part.labelled.any():
+            raise DataError(f"the {name} data have no labelled slice", do="add labelled slices")
+    if (train.meta.space, train.meta.size) != (test.meta.space, test.meta.size):
+        raise DataError("training and test data differ in factors or size", do="split one data set")
+    check_disjoint(train, test)
+    if bool(np.any(train.column("synthetic"))):
+        raise LeakageError(
+            "the training data hold synthetic slices",
+            allowed="real slices; synthetic ones come from the source",
+            do="keep the rows whose synthetic column is false",
+        )
+    shared = set(test.patient_digests) & set(model_patient_digests or ())
+    if shared:
+        raise LeakageError(
+            f"the model was trained on {len(shared)} of the {len(test.patients)} test patients",
+            allowed="a model that saw training patients only",
+            do="train a model on the training part of this split",
+        )
+    if len(set(class_labels(train, factor))) < 2:
+        raise DataError(
+            f"the training data have fewer than two values of {factor!r}",
+            allowed="two classes or more",
+            do="predict another factor, or add slices",
+        )
+
+
+def _notes(
+    train: Dataset, material: Material, test: Dataset, model_patient_digests: Sequence[str] | None
+) -> Iterator[str]:
+    """What a reader has to know."""
+    if model_patient_digests is None:
+        yield "The patients the model saw are not known: leakage could not be checked."
+    elif not set(model_patient_digests) <= set(train.patient_digests):
+        yield "The model saw patients beyond this training data (none of the test)."
+    absent = set(range(len(material.classes))) - set(material.labels.tolist())
+    for k in sorted(absent):
+        yield f"{material.classes[k]} has no training slice: no arm can learn it."
+    for k in sorted(set(range(len(material.classes))) - set(_test_labels(test, material))):
+        yield f"{material.classes[k]} has no test slice: it is left out of every mean over classes."
+
+
+def _test_labels(test: Dataset, material: Material) -> list[int]:
+    return [int(k) for k in class_labels(test, material.factor)]
+
+
+def _choose_rival(
+    train: Dataset,
+    plain: Sequence[Arm],
+    material: Material,
+    config: DownstreamConfig,
+    tell: _Counter,
+) -> tuple[str, str]:
+    """The name of the best arm without synthetic slices, and how it was chosen."""
+    try:
+        part, validation = split_by_patient(train, VALIDATION_FRACTION, seed=0)
+        inner = Material.of(part, material.factor, material.rules, material.synthetic)
+        if not validation.labelled.any() or len(set(inner.labels)) < 2:
+            raise DataError("the training data are too few for a validation part")
+    except (DataError, ValueError) as error:
+        log.warning("no validation part: %s", error)
+        return plain[0].name, (
+            f"The rival is {plain[0].name!r} by default: the training data are too few to choose "
+            "the best arm without synthetic slices on a validation part."
+        )
+    scores = {
+        arm.name: _mean_macro_f1(_run(arm, inner, validation, config, tell, "validation: "))
+        for arm in plain
+    }
+    best = max(scores, key=lambda name: scores[name])
+    return best, (
+        f"The rival is {best!r}: the best arm without synthetic slices on "
+        f"{len(validation.patients)} validation patients taken from the training patients "
+        f"(macro-F1 {scores[best]:.3f}), chosen before the test was looked at."
+    )
+
+
+def _mean_macro_f1(result: ArmResult) -> float:
+    return float(macro_f1(result.confusion.sum(axis=1).astype(np.float64)).mean())
+
+
+def _run(
+    arm: Arm,
+    material: Material,
+    test: Dataset,
+    config: DownstreamConfig,
+    tell: _Counter,
+    prefix: str = "",
+) -> ArmResult:
+    """Fits one arm with every seed and predicts the test."""
+    rows = test.labelled
+    images, truth = test.images[rows], class_labels(test, material.factor)
+    patients = test.column("patient_id")[rows].astype(str).tolist()
+    found, seconds, n_synthetic = [], [], 0
+    for seed in config.seeds:
+        tell(f"{prefix}{arm.name}, seed {seed}")
+        start = time.perf_counter()
+        fit = arm.prepare(material, seed)
+        classifier = fit_classifier(
+            fit.images,
+            fit.labels,
+            len(material.classes),
+            seed=seed,
+            steps=config.steps,
+            batch=config.batch,
+            learning_rate=config.learning_rate,
+            width=config.width,
+            class_weights=fit.class_weights,
+            augment=fit.augment,
+            sampling=fit.sampling,
+        )
+        predicted = classifier.predict(images)
+        found.append(confusions(truth, predicted, patients, len(material.classes)))
+        seconds.append(time.perf_counter() - start)
+        n_synthetic = fit.n_synthetic
+    return ArmResult(arm, np.stack(found), n_synthetic, float(np.median(seconds)))
+
+
+def _report(
+    train: Dataset,
+    test: Dataset,
+    material: Material,
+    config: DownstreamConfig,
+    results: Sequence[ArmResult],
+    rival: str,
+    notes: Sequence[str],
+) -> UsefulnessReport:
+    labels = np.asarray(_test_labels(test, material))
+    owner = test.column("patient_id")[test.labelled].astype(str)
+    n_patients = [len(set(owner[labels == k])) for k in range(len(material.classes))]
+    draws = patient_draws(len(set(owner)), config.bootstrap)
+    boot = {r.arm.name: macro_f1(resample(r.confusion, draws)).mean(axis=1) for r in results}
+    by_name = {r.arm.name: r for r in results}
+    comparisons = []
+    for result in results:
+        if result.arm.synthetic:
+            name = result.arm.name
+            value = _mean_macro_f1(result) - _mean_macro_f1(by_name[rival])
+            difference = estimate(value, boot[name] - boot[rival])
+            word, why = verdict(difference, n_patients, len(config.seeds))
+            comparisons.append(Comparison(name, rival, difference, word, why))
+    return UsefulnessReport(
+        factor=material.factor,
+        classes=material.classes,
+        train_slices=tuple(int(n) for n in material.counts),
+        test_slices=tuple(int(n) for n in np.bincount(labels, minlength=len(material.classes))),
+        test_patients=tuple(n_patients),
+        train_digest=train.digest,
+        test_digest=test.digest,
+        seeds=tuple(config.seeds),
+        steps=config.steps,
+        batch=config.batch,
+        bootstrap=config.bootstrap,
+        arms=tuple(_arm_scores(r, material.classes, draws) for r in results),
+        comparisons=tuple(comparisons),
+        notes=tuple(notes),
+    )
+
+
+def _arm_scores(result: ArmResult, classes: Sequence[str], draws: NDArray[np.int64]) -> ArmScores:
+    whole = result.confusion.sum(axis=1).astype(np.float64)
+    drawn = resample(result.confusion, draws)
+    recall, drawn_recall = recalls(whole).mean(axis=0), recalls(drawn).mean(axis=1)
+    return ArmScores(
+        name=result.arm.name,
+        synthetic=result.arm.synthetic,
+        n_synthetic=result.n_synthetic,
+        macro_f1=estimate(_mean_macro_f1(result), macro_f1(drawn).mean(axis=1)),
+        balanced_accuracy=estimate(
+            float(balanced_accuracy(whole).mean()), balanced_accuracy(drawn).mean(axis=1)
+        ),
+        recall={
+            name: estimate(float(recall[k]), drawn_recall[:, k])
+            for k, name in enumerate(classes)
+            if np.isfinite(recall[k])
+        },
+        macro_f1_per_seed=tuple(float(v) for v in macro_f1(whole)),
+        seconds_per_fit=result.seconds,
+    )

@@ -1,0 +1,132 @@
+"""`fastgan-aug downstream`: what the synthetic slices of a running service do to a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from downstream.arms import SyntheticSource
+    from downstream.report import UsefulnessReport
+    from fastgan_aug.config import Config
+    from fastgan_aug.data.dataset import Dataset
+
+EXAMPLE = """Compare a classifier fitted with and without synthetic slices, on patients of its own.
+
+The data set is split by patient as the configuration says, so give the one the model was trained
+with: a model that saw a test patient is refused.
+
+Example:
+
+  fastgan-aug downstream --data phantom.parquet --url http://127.0.0.1:8000 --config demo
+"""
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Adds ``downstream``."""
+    app.command("downstream", help=EXAMPLE)(downstream_command)
+
+
+def downstream_command(
+    data: Annotated[Path, typer.Option(help="Data set (Parquet).")],
+    url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
+    model: Annotated[str, typer.Option(help="Alias or version.")] = "champion",
+    config: Annotated[str, typer.Option(help="Configuration: TOML or a shipped name.")] = "demo",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/downstream"),
+) -> None:
+    """Compares the arms and writes table, plot and JSON."""
+    from downstream.service import service_source, trained_patients
+    from fastgan_aug.config import load_config
+    from fastgan_aug.data.dataset import Dataset
+    from serving.client import Client
+
+    console = Console()
+    settings = load_config(config)
+    train, test = _split(Dataset.read(data), settings)
+    with Client(url) as client:
+        facts = client.model(model)
+        version = str(facts["version"])
+        console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
+        patients = trained_patients(facts, train)
+        source = service_source(client, version)
+        report = _run(train, test, settings, source, patients, console)
+    print_report(report, console)
+    write_report(report, out)
+    console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.png'}", markup=False)
+
+
+def _split(dataset: Dataset, settings: Config) -> tuple[Dataset, Dataset]:
+    from fastgan_aug.data.split import split_by_patient
+    from fastgan_aug.errors import ConfigError
+
+    chosen = dataset.restrict(settings.data.keep) if settings.data.keep else dataset
+    if not settings.data.test_fraction:
+        raise ConfigError(
+            f"configuration {settings.name!r} keeps no patients for a test",
+            allowed="data.test_fraction above 0",
+            do="use the configuration the model was trained with, with a test_fraction",
+        )
+    return split_by_patient(chosen, settings.data.test_fraction, settings.data.split_seed)
+
+
+def _run(
+    train: Dataset,
+    test: Dataset,
+    settings: Config,
+    source: SyntheticSource,
+    patients: list[str] | None,
+    console: Console,
+) -> UsefulnessReport:
+    from downstream.experiment import run_experiment
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("fitting", total=None)
+        return run_experiment(
+            train,
+            test,
+            settings.downstream,
+            settings.augment,
+            source,
+            model_patient_digests=patients,
+            progress=lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+
+
+def print_report(report: UsefulnessReport, console: Console) -> None:
+    """Prints the arms' table, the verdicts and the notes."""
+    from downstream.report import usefulness_table
+
+    rows = usefulness_table(report)
+    table = Table(title=f"{report.factor}: scores on {sum(report.test_slices)} test slices")
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+    for c in report.comparisons:
+        console.print(f"{c.arm} against {c.rival}: [bold]{c.verdict}[/], {c.reason}.")
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def write_report(report: UsefulnessReport, folder: Path) -> None:
+    """Writes ``downstream.json`` and ``downstream.png``.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from downstream.report import usefulness_plot
+    from fastgan_aug.storage import replace_when_complete
+
+    with replace_when_complete(folder / "downstream.json") as temporary:
+        temporary.write_text(report.to_json(), encoding="utf-8")
+    with replace_when_complete(folder / "downstream.png") as temporary:
+        temporary.write_bytes(usefulness_plot(report))

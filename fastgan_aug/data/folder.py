@@ -1,0 +1,289 @@
+"""Import of a folder of images with a CSV of labels."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.data.dataset import RADIOLOGICAL, UNVERIFIED, Dataset, DatasetMeta
+from fastgan_aug.errors import DataError, MissingPatientIds, UnknownFactorValue, UnreadableImage
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Counts of one file, (S, S) float64, and whether the file had eight bits."""
+
+    counts: NDArray[np.float64]
+    eight_bit: bool
+
+
+def import_folder(
+    root: Path,
+    labels_csv: Path,
+    *,
+    factors: Sequence[str],
+    values: Mapping[str, Sequence[str]] | None = None,
+    size: int = 64,
+    patient_column: str = "patient_id",
+    scan_column: str | None = None,
+    z_column: str | None = None,
+    file_column: str = "file",
+    laterality: str = UNVERIFIED,
+    source: str = "folder of images",
+) -> Dataset:
+    """Reads images (PNG or TIFF of 8 or 16 bit, or ``.npy``) named by a CSV.
+
+    Rows in which any factor is empty become neighbours. File names are not kept.
+
+    Args:
+        root: Folder of the images; the CSV's file is relative to it or to its ``images`` folder.
+        labels_csv: The CSV; a name that is no file here is looked up in ``root``.
+        factors: Columns that label a slice, in the order of the condition vector.
+        values: Declared values per factor; a factor left out takes its values in order of first
+            appearance.
+        size: Rows and columns wanted; images of another size are resampled by area mean.
+        patient_column: Pseudonym of each row's patient.
+        scan_column: Scan of each row; without it a patient is one scan.
+        z_column: Position (mm, or slice index) towards the vertex; without it the order of rows.
+        file_column: Name of the image's file.
+        laterality: ``radiological`` only if row 0 is known to be anterior and column 0 the
+            patient's right.
+        source: In words, without identifiers.
+
+    Raises:
+        DataError: the CSV is missing, empty, or lacks a column, or names an image twice; a z is no
+            number; the laterality is none of the two.
+        MissingPatientIds: a row has no patient.
+        UnknownFactorValue: a value that ``values`` does not declare.
+        UnreadableImage: a file that is missing, no image, not square, not finite or constant.
+    """
+    if laterality not in (RADIOLOGICAL, UNVERIFIED):
+        raise DataError(f"laterality is {laterality!r}", allowed=f"{RADIOLOGICAL}, {UNVERIFIED}")
+    rows = _read_csv(root, labels_csv)
+    optional = [name for name in (scan_column, z_column) if name]
+    if patient_column not in rows[0]:
+        raise MissingPatientIds(
+            f"the labels have no column {patient_column!r}",
+            allowed="the columns there are: " + ", ".join(rows[0]),
+            do="name the column that tells the patients apart, or add it",
+        )
+    _check_columns(rows, [file_column, *factors, *optional])
+    _check_once([row[file_column] for row in rows])
+    patients = _patients(rows, patient_column)
+    space, labels = _labels(rows, factors, values or {})
+    visits = [f"/{row[scan_column]}" if scan_column else "" for row in rows]
+    scans = [p + v for p, v in zip(patients, visits, strict=True)]
+    z = _positions(rows, z_column)
+    pictures = np.empty((len(rows), size, size), np.float32)
+    scale = np.empty(len(rows))
+    eight_bit = 0
+    for i, row in enumerate(rows):
+        image = _read_image(_locate(root, row[file_column]))
+        eight_bit += image.eight_bit
+        counts = area_mean(image.counts, size)
+        scale[i] = counts.max()
+        pictures[i] = counts / scale[i]
+    if eight_bit:
+        log.warning(
+            "%d of %d images have 8 bits: mean counts are coarse (1/255); "
+            "import the original counts where you can", eight_bit, len(rows),
+        )  # fmt: skip
+    meta = DatasetMeta(space, size, source, laterality=laterality, extra={"eight_bit": eight_bit})
+    return Dataset.build(
+        meta,
+        images=pictures,
+        labels=labels,
+        patient_id=patients,
+        scan_id=scans,
+        z=z,
+        scale=scale.tolist(),
+    )
+
+
+def _read_csv(root: Path, labels_csv: Path) -> list[dict[str, str]]:
+    path = labels_csv if labels_csv.is_file() else root / labels_csv
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [
+                {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+                for row in csv.DictReader(stream)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"the labels {labels_csv} cannot be read: {error}",
+            allowed=f"a UTF-8 CSV with a header, here or in {root}",
+            do="check the path",
+        ) from error
+    if not rows:
+        raise DataError(f"{path} has no rows", allowed="a header and one row per image")
+    return rows
+
+
+def _check_columns(rows: list[dict[str, str]], wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in rows[0]]
+    if missing:
+        raise DataError(
+            f"the labels have no column {', '.join(map(repr, missing))}",
+            allowed="the columns there are: " + ", ".join(rows[0]),
+            do="name the right columns, or add them to the CSV",
+        )
+
+
+def _check_once(names: list[str]) -> None:
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    if twice:
+        raise DataError(
+            f"{len(twice)} images are listed twice (first: {twice[0]!r})",
+            allowed="one row per image",
+            do="remove the repeated rows: a slice on both sides of a split would be a leak",
+        )
+
+
+def _patients(rows: list[dict[str, str]], column: str) -> list[str]:
+    patients = [row[column] for row in rows]
+    empty = [i for i, p in enumerate(patients) if not p]
+    if empty:
+        # The line of the CSV: the header is line 1.
+        raise MissingPatientIds(
+            f"{len(empty)} of {len(rows)} rows have no {column} (first: line {empty[0] + 2})",
+            allowed="a pseudonym on every row",
+            do="fill the column: splits by patient are what every claim rests on",
+        )
+    return patients
+
+
+def _labels(
+    rows: list[dict[str, str]], factors: Sequence[str], values: Mapping[str, Sequence[str]]
+) -> tuple[ConditionSpace, dict[str, list[str | None]]]:
+    """The space, and each factor's value per row: all of them, or None for neighbours."""
+    if unknown := set(values) - set(factors):
+        raise DataError(
+            f"values are declared for {sorted(unknown)}, which are no factors",
+            allowed=", ".join(factors),
+            do="name them as factors too",
+        )
+    declared: dict[str, Sequence[str]] = {}
+    for name in factors:
+        found = list(dict.fromkeys(row[name] for row in rows if row[name]))
+        declared[name] = values.get(name, found)
+        unknown = set(found) - set(declared[name])
+        if unknown:
+            raise UnknownFactorValue(
+                f"{name} has the unknown values {sorted(unknown)}",
+                allowed=", ".join(declared[name]),
+                do=f"correct the {name} column, or declare the values",
+            )
+        if not declared[name]:
+            raise DataError(
+                f"the column {name!r} is empty on every row",
+                do="label some slices, or name another factor",
+            )
+    complete = [all(row[name] for name in factors) for row in rows]
+    labels = {
+        name: [row[name] if full else None for row, full in zip(rows, complete, strict=True)]
+        for name in factors
+    }
+    return ConditionSpace.of(declared), labels
+
+
+def _positions(rows: list[dict[str, str]], column: str | None) -> list[float]:
+    if column is None:
+        return [float(i) for i in range(len(rows))]
+    try:
+        z = [float(row[column]) for row in rows]
+    except ValueError as error:
+        raise DataError(
+            f"{column}: {error}", allowed="a number on every row: mm or slice index"
+        ) from None
+    if not np.isfinite(z).all():
+        raise DataError(f"{column} holds values that are not finite", allowed="finite numbers")
+    return z
+
+
+def _locate(root: Path, name: str) -> Path:
+    for path in (root / name, root / "images" / name):
+        if name and path.is_file():
+            return path
+    raise UnreadableImage(
+        f"there is no image {name!r}",
+        allowed=f"a file in {root} or in its images folder",
+        do="correct the file column, or copy the image there",
+    )
+
+
+def _read_image(path: Path) -> _Image:
+    """Reads one grey image and checks that it is square, finite, not negative, not constant."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise _unreadable(path, f"its type is {path.suffix!r}")
+    image = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path)
+    counts = image.counts
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise _unreadable(path, f"its shape is {counts.shape}")
+    if not np.isfinite(counts).all() or counts.min() < 0:
+        raise _unreadable(path, "it holds negative values or values that are not finite")
+    if counts.max() == counts.min():
+        raise _unreadable(path, f"all its pixels are {counts.max():g}")
+    return image
+
+
+def _read_npy(path: Path) -> _Image:
+    try:
+        values = np.load(path, allow_pickle=False)
+        return _Image(np.asarray(values, np.float64), values.dtype == np.uint8)
+    except (OSError, ValueError, TypeError, EOFError, AttributeError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _read_picture(path: Path) -> _Image:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            # Colours and palettes are no counts; their order need not follow brightness.
+            if picture.mode not in ("L", "F", "I") and not picture.mode.startswith("I;16"):
+                raise _unreadable(path, f"its mode is {picture.mode!r}")
+            return _Image(np.asarray(picture, np.float64), picture.mode == "L")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _unreadable(path: Path, why: str) -> UnreadableImage:
+    return UnreadableImage(
+        f"{path.name} cannot be taken: {why}",
+        allowed="a square grey image, PNG or TIFF of 8 or 16 bit or .npy, finite, not constant",
+        do="export the slice again, or remove its row from the CSV",
+    )
+
+
+def area_mean(image: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Resamples a square image so that each new pixel is the mean over its own area.
+
+    Counts per area are kept: the mean over the picture does not change.
+
+    Args:
+        image: (N, N).
+        size: Rows and columns wanted; equal to N, the image is returned as it is.
+
+    Returns:
+        (size, size).
+    """
+    if len(image) == size:
+        return image
+    edges = np.linspace(0, len(image), size + 1)
+    source = np.arange(len(image))
+    low = np.maximum(edges[:-1, None], source)
+    high = np.minimum(edges[1:, None], source + 1)
+    weights = np.clip(high - low, 0, None) * (size / len(image))
+    return np.asarray(weights @ image @ weights.T)

@@ -1,0 +1,277 @@
+"""What every engine runs: one fit, its data and what is written down of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastgan_aug.code_version import code_version
+from fastgan_aug.config import Config
+from fastgan_aug.data.augment import AugmentConfig, flippable_cells
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.split import split_by_patient
+from fastgan_aug.engines.mlflow_spool import Spool
+from fastgan_aug.engines.mlflow_tracking import RunTracker, Status, TrackedDataset
+from fastgan_aug.errors import CheckpointError
+from fastgan_aug.gan.checkpoint import (
+    GENERATOR,
+    META,
+    Lineage,
+    checkpoint_name,
+    checkpoints,
+    newest_checkpoint,
+    restore,
+    write_checkpoint,
+)
+from fastgan_aug.gan.synthesizer import Synthesizer
+from fastgan_aug.gan.training import (
+    Share,
+    TrainingData,
+    TrainState,
+    new_state,
+    served_generator,
+    train,
+)
+from fastgan_aug.quality.pictures import picture_grid
+
+log = logging.getLogger(__name__)
+
+# Told of images seen and the latest mean losses.
+Progress = Callable[[int, Mapping[str, float]], None]
+# Given a function that writes a checkpoint into a folder, brings it to its place, which it returns.
+Publish = Callable[[Callable[[Path], Path]], Path]
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One fit of the generator.
+
+    Attributes:
+        config: Everything it is decided by.
+        dataset: The training rows alone.
+        folder: Of the run: checkpoints, and the tracking spool.
+        tracking_uri: MLflow's; None keeps everything in the folder.
+        resume: Whether to continue from the folder's newest good checkpoint.
+    """
+
+    config: Config
+    dataset: Dataset
+    folder: Path
+    tracking_uri: str | None = None
+    resume: bool = False
+
+    def check_folder(self) -> None:
+        """A run never overwrites another.
+
+        Raises:
+            CheckpointError: the folder holds checkpoints and ``resume`` is off.
+        """
+        if checkpoints(self.folder) and not self.resume:
+            raise CheckpointError(
+                f"{self.folder} already holds checkpoints",
+                allowed="an empty or new folder",
+                do="continue that run with --resume, or choose another --out",
+            )
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit gave.
+
+    Attributes:
+        checkpoint: Folder of the newest checkpoint.
+        run_id: MLflow's run, None where nothing is tracked.
+    """
+
+    checkpoint: Path
+    run_id: str | None
+
+
+def training_part(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset | None]:
+    """The rows to train on and, where a test share is configured, the other patients' rows."""
+    chosen = dataset.restrict(config.data.keep) if config.data.keep else dataset
+    if not config.data.test_fraction:
+        return chosen, None
+    return split_by_patient(chosen, config.data.test_fraction, config.data.split_seed)
+
+
+def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData:
+    """The arrays that the steps need, images in [-1, 1]."""
+    space = dataset.meta.space
+    return TrainingData(
+        images=torch.from_numpy(dataset.images * 2 - 1)[:, None],
+        rows=np.flatnonzero(dataset.labelled),
+        cell=dataset.cell_index,
+        vectors=torch.from_numpy(space.vectors),
+        neighbours=dataset.neighbours(),
+        flippable=flippable_cells(space, augmentation),
+    )
+
+
+def lineage_of(config: Config, dataset: Dataset) -> Lineage:
+    """Where the checkpoints of this fit come from."""
+    return Lineage(
+        config=config.to_dict(),
+        config_digest=config.digest,
+        space=dataset.meta.space.to_dict(),
+        class_counts={str(c): n for c, n in dataset.class_counts.items()},
+        dataset_digest=dataset.digest,
+        patient_digests=dataset.patient_digests,
+        code_version=code_version(),
+    )
+
+
+@contextmanager
+def tracked(job: FitJob) -> Iterator[RunTracker | None]:
+    """The run's record in MLflow, closed with how the run ended; None where nothing is tracked."""
+    if job.tracking_uri is None:
+        yield None
+        return
+    config, lineage = job.config, lineage_of(job.config, job.dataset)
+    tracker = RunTracker(
+        job.folder, uri=job.tracking_uri, experiment=config.tracking.experiment, name=config.name
+    )
+    source = TrackedDataset(
+        config.name, lineage.dataset_digest, lineage.class_counts, job.dataset.meta.source
+    )
+    tags = {
+        "code_version": lineage.code_version,
+        "config_digest": lineage.config_digest,
+        "dataset_digest": lineage.dataset_digest,
+    }
+    status: Status = "FAILED"
+    try:
+        tracker.start(lineage.config, source, tags)
+        yield tracker
+        status = "FINISHED"
+    finally:
+        tracker.finish(status)
+        tracker.close()
+
+
+def tracked_run_id(folder: Path) -> str | None:
+    """MLflow's id of the run that a run folder's spool tells of, None if it never got one."""
+    spool = Spool(folder)
+    return spool.sent["run_id"] if spool.folder.is_dir() else None
+
+
+@dataclass
+class Recorder:
+    """Observer of rank 0: tells the progress, writes checkpoints, feeds the tracker.
+
+    Attributes:
+        job: The fit.
+        data: Its arrays.
+        publish: Brings a checkpoint to its place.
+        progress: Told of every point of the loss curves.
+        tracker: MLflow's, or None.
+    """
+
+    job: FitJob
+    data: TrainingData
+    publish: Publish
+    progress: Progress
+    tracker: RunTracker | None
+
+    def losses(self, images_seen: int, values: dict[str, float]) -> None:
+        """Passes a point of the curves on."""
+        self.progress(images_seen, values)
+        if self.tracker:
+            self.tracker.metrics(images_seen, values)
+
+    def checkpoint(self, state: TrainState) -> None:
+        """Writes a checkpoint, and a grid of its samples."""
+
+        def write(parent: Path) -> Path:
+            served = served_generator(state, self.data, self.job.config.training)
+            folder = parent / checkpoint_name(state.images_seen)
+            write_checkpoint(folder, state, served, lineage_of(self.job.config, self.job.dataset))
+            if self.tracker:
+                self.tracker.picture("samples", state.images_seen, sample_grid(folder))
+            return folder
+
+        folder = self.publish(write)
+        if self.tracker:
+            for file in (META, GENERATOR):
+                self.tracker.artefact(folder / file, f"checkpoints/{folder.name}")
+
+
+def sample_grid(checkpoint: Path, per_cell: int = 6) -> bytes:
+    """PNG of samples of every seen cell, from seeds that stay the same over a run."""
+    synthesizer = Synthesizer.load(checkpoint)
+    seeds = np.arange(1, per_cell + 1, dtype=np.uint64)
+    seen = [c for c, n in synthesizer.class_counts.items() if n]
+    return picture_grid({str(c): synthesizer.generate([c] * per_cell, seeds) for c in seen})
+
+
+def run_fit(
+    job: FitJob,
+    publish: Publish,
+    progress: Progress,
+    tracker: RunTracker | None,
+    *,
+    share: Share | None = None,
+    device: str = "cpu",
+    resume_from: Path | None = None,
+) -> TrainState:
+    """Fits on one worker; every engine calls this.
+
+    Args:
+        job: The fit.
+        publish: See ``Recorder``.
+        progress: See ``Recorder``.
+        tracker: Rank 0's; None elsewhere.
+        share: This worker's part.
+        device: torch device of this worker.
+        resume_from: Checkpoint to continue from.
+
+    Raises:
+        TrainingDiverged: losses or weights are not finite or exploding.
+        CheckpointError: ``resume_from`` does not fit.
+    """
+    config = job.config
+    torch.set_num_threads(config.engine.threads)
+    data = training_data(job.dataset, config.augment).to(torch.device(device))
+    dimension = job.dataset.meta.space.dimension
+    state = new_state(config.network, config.training, dimension, torch.device(device))
+    if resume_from is not None:
+        meta = restore(resume_from, state)
+        check_same_fit(meta.lineage, lineage_of(config, job.dataset))
+        log.info("resumed from %s at %d images", resume_from.name, state.images_seen)
+    recorder = Recorder(job, data, publish, progress, tracker)
+    return train(state, data, config.augment, config.training, recorder, share)
+
+
+def check_same_fit(old: Lineage, new: Lineage) -> None:
+    """A resumed run must be the same run, but for its budget, rhythm and engine.
+
+    Raises:
+        CheckpointError: data or settings differ.
+    """
+    free = {"images", "log_every", "checkpoint_every", "keep"}
+    differing = [
+        f"{section}.{key}"
+        for section in ("network", "training", "augment")
+        for key in new.config[section]
+        if old.config[section].get(key) != new.config[section][key]
+        and not (section == "training" and key in free)
+    ]
+    if old.dataset_digest != new.dataset_digest:
+        differing.append("the training data")
+    if differing:
+        raise CheckpointError(
+            f"the checkpoint belongs to another fit: {', '.join(differing)} differ",
+            allowed="a longer budget, another rhythm, another engine",
+            do="use the run's own configuration and data, or start a new folder",
+        )
+
+
+def resume_point(job: FitJob) -> Path | None:
+    """The checkpoint to continue from, None for a fresh start."""
+    return newest_checkpoint(job.folder) if job.resume else None

@@ -1,0 +1,119 @@
+"""One way to MLflow: quiet, without telemetry, and never blocking for minutes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from fastgan_aug.errors import FastGANAugError, RegistryError
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlartifacts"
+# MLflow reads these at every request. Its own defaults (120 s, 7 retries) block for minutes when
+# a server is gone; a value that the user has set is kept.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+# urllib3 warns of every refused connection; our own messages say it once.
+QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
+
+
+def local_uri(folder: Path) -> str:
+    """The URI of the SQLite database in ``folder``, which needs no server."""
+    return f"sqlite:///{folder.resolve() / DATABASE}"
+
+
+def artifact_folder(folder: Path) -> Path:
+    """Where the artefacts of the database in ``folder`` are kept."""
+    return folder.resolve() / ARTIFACTS
+
+
+def connect(uri: str) -> Any:
+    """An ``MlflowClient`` for both tracking and registry at ``uri``. Importing it takes seconds.
+
+    Raises:
+        RegistryError: ``uri`` is no address that MLflow knows.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+    # What MLflow's own use of SQLAlchemy is warned of is nothing that a user could change.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow\.")
+    from mlflow import MlflowClient
+
+    with registry_errors(uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_id(client: Any, name: str) -> str:
+    """The experiment's id; the experiment is made when missing, with artefacts beside a local DB.
+
+    Raises:
+        mlflow.exceptions.MlflowException: the server refused or could not be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=_location(client)))
+        except MlflowException:  # another worker made it in between, or the server is gone
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _location(client: Any) -> str | None:
+    """With a server, the server decides; with a bare SQLite file, the folder beside it."""
+    parsed = urlparse(client.tracking_uri)
+    if parsed.scheme != "sqlite":
+        return None
+    # sqlite:///relative.db and sqlite:////absolute.db
+    return artifact_folder(Path(parsed.path[1:]).parent).as_uri()
+
+
+@contextmanager
+def registry_errors(uri: str) -> Iterator[None]:
+    """Turns what MLflow raises in the block into a `RegistryError` that names the address."""
+    try:
+        yield
+    except FastGANAugError:
+        raise
+    except Exception as error:  # MLflow lets requests', SQLAlchemy's and its own errors through
+        if not _is_mlflow_error(error):
+            raise
+        raise RegistryError(
+            f"MLflow at {_without_password(uri)} refused or could not be reached: "
+            f"{str(error).splitlines()[0][:300] if str(error) else type(error).__name__}",
+            allowed="a running MLflow server (http://...) or an SQLite file (sqlite:///...)",
+            do="check that the server runs and that the address is right",
+        ) from error
+
+
+def _is_mlflow_error(error: Exception) -> bool:
+    origin = type(error).__module__.partition(".")[0]
+    return origin in {"mlflow", "requests", "urllib3", "sqlalchemy"} or isinstance(error, OSError)
+
+
+def _without_password(uri: str) -> str:
+    parsed = urlparse(uri)
+    host = parsed.netloc.rpartition("@")[2]
+    return uri if host == parsed.netloc else parsed._replace(netloc=f"***@{host}").geturl()

@@ -1,0 +1,381 @@
+"""Model versions in MLflow: registered from checkpoints, fetched, verified, promoted by a person.
+
+A version holds ``meta.json`` and ``generator.safetensors`` and nothing that is executed: whoever
+serves it downloads both, checks their sha256 and loads the weights itself. The resume state stays
+with the run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastgan_aug.engines.mlflow_client import connect, registry_errors
+from fastgan_aug.errors import CheckpointError, ModelNotFound, RegistryError
+from fastgan_aug.gan.checkpoint import GENERATOR, META, CheckpointMeta, read_meta
+from fastgan_aug.storage import replace_when_complete
+
+logger = logging.getLogger(__name__)
+CANDIDATE, CHAMPION = "candidate", "champion"
+SHA_TAG = "checkpoint_sha256"
+LOGGED = "models:/"
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model.
+
+    Attributes:
+        name: Of the registered model.
+        version: Its number, as MLflow writes it.
+        aliases: Such as ``candidate`` and ``champion``.
+        run_id: Of the training run.
+        folder: Verified local copy, where it was fetched; else None.
+        tags: Digests, counts and whatever was said at registration and promotion.
+    """
+
+    name: str
+    version: str
+    aliases: tuple[str, ...] = ()
+    run_id: str | None = None
+    folder: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        """``models:/NAME/VERSION``."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register(
+    checkpoint: Path,
+    *,
+    uri: str,
+    model_name: str,
+    run_id: str,
+    extra_tags: Mapping[str, str] | None = None,
+) -> RegisteredVersion:
+    """Makes a checkpoint a model version with the alias ``candidate``.
+
+    The same checkpoint of the same run is registered once; again, it only takes the alias.
+
+    Args:
+        checkpoint: A checkpoint's folder.
+        uri: MLflow's address.
+        model_name: Of the registered model; made when missing.
+        run_id: Of the run that trained it.
+        extra_tags: Added to the version's own tags.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+        RegistryError: MLflow refused or could not be reached.
+    """
+    meta = read_meta(checkpoint)
+    client = connect(uri)
+    with registry_errors(uri):
+        _make_model(client, model_name)
+        version = _find_same(client, model_name, run_id, meta.digest)
+        if version is None:
+            version = _upload(client, checkpoint, meta, model_name, run_id)
+        for key, value in (extra_tags or {}).items():
+            client.set_model_version_tag(model_name, version, key, str(value))
+        client.set_registered_model_alias(model_name, CANDIDATE, version)
+        return _describe(client.get_model_version(model_name, version))
+
+
+def find(model: str, version_or_alias: str, uri: str) -> RegisteredVersion:
+    """The version that a number or an alias means.
+
+    Raises:
+        ModelNotFound: no such model, version or alias; the message says which there are.
+        RegistryError: MLflow could not be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connect(uri)
+    with registry_errors(uri):
+        try:
+            if version_or_alias.isdigit():
+                return _describe(client.get_model_version(model, version_or_alias))
+            found = client.get_model_version_by_alias(model, version_or_alias)
+            return _describe(client.get_model_version(model, found.version))
+        except MlflowException as error:
+            if error.get_http_status_code() not in (400, 404):
+                raise
+            raise _not_found(client, model, version_or_alias) from error
+
+
+def fetch(model: str, version_or_alias: str, uri: str, cache: Path) -> RegisteredVersion:
+    """Downloads a version's files and verifies them; a verified copy is not downloaded again.
+
+    Args:
+        model: Name of the registered model.
+        version_or_alias: ``"3"`` or ``"champion"``.
+        uri: MLflow's address.
+        cache: Holds one folder per version and content.
+
+    Raises:
+        ModelNotFound: no such model, version or alias.
+        RegistryError: MLflow could not be reached.
+        CheckpointError: what MLflow holds is not what was registered.
+        StorageError: the cache cannot be written.
+    """
+    version = find(model, version_or_alias, uri)
+    sha = version.tags.get(SHA_TAG)
+    if not sha:
+        raise CheckpointError(
+            f"{version.uri} has no tag {SHA_TAG}",
+            allowed="versions made by `fastgan-aug register`",
+            do="register the checkpoint again",
+        )
+    folder = cache / model / f"{version.version}-{sha[:16]}"
+    if not _is_good(folder, sha):
+        shutil.rmtree(folder, ignore_errors=True)
+        with replace_when_complete(folder) as temporary:
+            _download(version, uri, temporary)
+            _verify(temporary, sha, version.uri)
+    return replace(version, folder=folder)
+
+
+def promote(
+    model: str, version_or_alias: str, uri: str, *, by: str, reason: str
+) -> RegisteredVersion:
+    """Moves the alias ``champion`` to a version, and writes on it who did so, when and why.
+
+    Raises:
+        ModelNotFound: no such version.
+        RegistryError: ``by`` or ``reason`` is empty, or somebody else moved the alias meanwhile.
+    """
+    if not by.strip() or not reason.strip():
+        raise RegistryError(
+            f"a champion needs a name and a reason; by is {by!r}, reason is {reason!r}",
+            do="say who promotes it and why: --by NAME --reason TEXT",
+        )
+    version = find(model, version_or_alias, uri)
+    client = connect(uri)
+    with registry_errors(uri):
+        previous = _champion(client, model)
+        tags = {
+            "promoted_by": by,
+            "promoted_reason": reason,
+            "promoted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "promoted_over": previous or "none",
+        }
+        for key, value in tags.items():
+            client.set_model_version_tag(model, version.version, key, value)
+        # MLflow has no compare-and-set: look again right before moving the alias.
+        now = _champion(client, model)
+        if now != previous:
+            raise RegistryError(
+                f"the champion of {model!r} became version {now} while {version.version} was "
+                f"being promoted over {previous or 'none'}",
+                do="look at that version, then promote again",
+            )
+        client.set_registered_model_alias(model, CHAMPION, version.version)
+        return _describe(client.get_model_version(model, version.version))
+
+
+def lineage(model: str, version_or_alias: str, uri: str) -> dict[str, Any]:
+    """Where a version comes from: version, run, configuration, data and code.
+
+    Raises:
+        ModelNotFound: no such version.
+        RegistryError: MLflow could not be reached.
+    """
+    version = find(model, version_or_alias, uri)
+    client = connect(uri)
+    with registry_errors(uri):
+        run = client.get_run(version.run_id)
+    inputs = [item.dataset for item in run.inputs.dataset_inputs]
+    return {
+        "version": {
+            "uri": version.uri,
+            "aliases": list(version.aliases),
+            SHA_TAG: version.tags.get(SHA_TAG),
+        },
+        "run": {"id": version.run_id, "name": run.info.run_name, "status": run.info.status},
+        "config_digest": version.tags.get("config_digest"),
+        "dataset": {
+            "digest": version.tags.get("dataset_digest"),
+            "names": [dataset.name for dataset in inputs],
+        },
+        "code_version": version.tags.get("code_version"),
+        "promoted": {k: v for k, v in version.tags.items() if k.startswith("promoted_")},
+    }
+
+
+# -- registration ----------------------------------------------------------------------------------
+
+
+def version_tags(meta: CheckpointMeta) -> dict[str, str]:
+    """What a version says of itself, all of it from the checkpoint's own manifest."""
+    origin = meta.lineage
+    return {
+        SHA_TAG: meta.digest,
+        "dataset_digest": origin.dataset_digest,
+        "config_digest": origin.config_digest,
+        "code_version": origin.code_version,
+        "images_seen": str(meta.images_seen),
+        "space": json.dumps(origin.space),
+        "class_counts": json.dumps(origin.class_counts),
+        "training_patients": str(len(origin.patient_digests)),
+    }
+
+
+def _make_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, description="Conditional FastGAN for augmentation.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _find_same(client: Any, name: str, run_id: str, sha: str) -> str | None:
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.run_id == run_id and version.tags.get(SHA_TAG) == sha:
+            return str(version.version)
+    return None
+
+
+def _upload(
+    client: Any, checkpoint: Path, meta: CheckpointMeta, model_name: str, run_id: str
+) -> str:
+    """Logs the served files as a model of the run, and makes a version of it."""
+    from mlflow.entities import LoggedModelOutput
+
+    run = client.get_run(run_id)
+    tags = version_tags(meta)
+    logged = client.create_logged_model(
+        run.info.experiment_id,
+        name=f"generator-{meta.images_seen:09d}",
+        source_run_id=run_id,
+        tags={key: tags[key] for key in (SHA_TAG, "dataset_digest", "config_digest")},
+        model_type="conditional-fastgan",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (META, GENERATOR):
+            shutil.copyfile(checkpoint / name, Path(folder, name))
+        _write_mlmodel(Path(folder), logged.model_id, run_id)
+        client.log_model_artifacts(logged.model_id, folder)
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, meta.images_seen)])
+    made = client.create_model_version(
+        model_name,
+        source=_source(client, logged),
+        run_id=run_id,
+        model_id=logged.model_id,
+        tags=tags,
+        description=_in_words(client, run, meta),
+    )
+    return str(made.version)
+
+
+def _source(client: Any, logged: Any) -> str:
+    """The logged model's own URI, which the server resolves for its pages.
+
+    Without a server MLflow would look that URI up at its process-wide address: the place instead.
+    """
+    bare = client.tracking_uri.startswith("sqlite:")
+    return str(logged.artifact_location) if bare else f"{LOGGED}{logged.model_id}"
+
+
+def _write_mlmodel(folder: Path, model_id: str, run_id: str) -> None:
+    """MLflow's own description of the folder, with a flavour of ours: no code is run to load it."""
+    from mlflow.models import Model
+
+    model = Model(run_id=run_id, model_id=model_id)
+    model.add_flavor("fastgan_aug", manifest=META, weights=GENERATOR, format="safetensors")
+    model.save(str(folder / "MLmodel"))
+
+
+def _in_words(client: Any, run: Any, meta: CheckpointMeta) -> str:
+    origin, info = meta.lineage, run.info
+    rows = "\n".join(f"| {cell} | {count} |" for cell, count in origin.class_counts.items())
+    pictures = sorted(
+        (f.path for f in client.list_artifacts(info.run_id, "images") if f.path.endswith(".png")),
+        key=lambda path: int(path.split("+step+")[1].split("+")[0]) if "+step+" in path else -1,
+    )
+    grid = (
+        f"\n\nNewest sample grid: `{pictures[-1]}` among the run's artefacts." if pictures else ""
+    )
+    return (
+        f"Conditional FastGAN after {meta.images_seen} images.\n\n"
+        f"Trained by [run {info.run_name}](#/experiments/{info.experiment_id}/runs/{info.run_id}) "
+        f"on data `{origin.dataset_digest}` ({len(origin.patient_digests)} patients), with "
+        f"configuration `{origin.config_digest}` and code `{origin.code_version}`.\n\n"
+        f"| cell | training slices |\n|---|---|\n{rows}{grid}"
+    )
+
+
+# -- finding and fetching --------------------------------------------------------------------------
+
+
+def _describe(version: Any) -> RegisteredVersion:
+    return RegisteredVersion(
+        name=version.name,
+        version=str(version.version),
+        aliases=tuple(sorted(version.aliases)),
+        run_id=version.run_id,
+        tags=dict(version.tags),
+    )
+
+
+def _not_found(client: Any, model: str, wanted: str) -> ModelNotFound:
+    there = [_describe(v) for v in client.search_model_versions(f"name = '{model}'")]
+    if not there:
+        return ModelNotFound(
+            f"there is no registered model {model!r}, so no {wanted!r} of it",
+            do="train and register one: `fastgan-aug train`, then `fastgan-aug register`",
+        )
+    aliases = client.get_registered_model(model).aliases
+    named = ", ".join(f"{alias} (version {v})" for alias, v in aliases.items()) or "no alias"
+    versions = sorted((v.version for v in there), key=int)
+    step = f"`fastgan-aug promote {versions[-1]} --by NAME --reason TEXT` makes a champion"
+    return ModelNotFound(
+        f"the registered model {model!r} has no {wanted!r}",
+        allowed=f"versions {', '.join(versions)}; {named}",
+        do=step if wanted == CHAMPION else f"ask for one of these; {step}",
+    )
+
+
+def _champion(client: Any, model: str) -> str | None:
+    found = client.get_registered_model(model).aliases.get(CHAMPION)
+    return None if found is None else str(found)
+
+
+def _download(version: RegisteredVersion, uri: str, target: Path) -> None:
+    from mlflow.artifacts import download_artifacts
+
+    client = connect(uri)
+    target.mkdir()
+    with registry_errors(uri):
+        # `models:/NAME/VERSION` would be looked up at MLflow's process-wide address, not at `uri`.
+        location = client.get_model_version(version.name, version.version).source
+        if location.startswith(LOGGED):
+            location = client.get_logged_model(location.removeprefix(LOGGED)).artifact_location
+        for name in (META, GENERATOR):
+            download_artifacts(f"{location}/{name}", dst_path=str(target), tracking_uri=uri)
+
+
+def _verify(folder: Path, sha: str, name: str) -> None:
+    if read_meta(folder).digest != sha:
+        raise CheckpointError(
+            f"{name} is damaged: its {META} does not have the sha256 {sha} of its tag",
+            do="register the checkpoint again, and find out who changed the artefacts",
+        )
+
+
+def _is_good(folder: Path, sha: str) -> bool:
+    try:
+        return read_meta(folder).digest == sha
+    except CheckpointError:
+        return False

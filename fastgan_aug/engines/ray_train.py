@@ -1,0 +1,235 @@
+"""The Ray engine: the same fit on N Ray Train workers, data-parallel.
+
+Each worker takes its part of every batch and all average their gradients in one all-reduce, so
+the numbers that decide a step are those of the local engine; batch-norm statistics are each
+worker's own, and those of rank 0 are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastgan_aug.engines.job import (
+    FitJob,
+    FitResult,
+    Progress,
+    Publish,
+    resume_point,
+    run_fit,
+    tracked,
+    tracked_run_id,
+)
+from fastgan_aug.engines.ray_cluster import ray_cluster
+from fastgan_aug.errors import CheckpointError, EngineFailed, FastGANAugError
+from fastgan_aug.gan.checkpoint import newest_checkpoint, read_meta
+from fastgan_aug.gan.training import Share
+
+log = logging.getLogger(__name__)
+# A collective that waits for a dead worker gives up after this, instead of torch's 30 minutes.
+COLLECTIVE_TIMEOUT = 120
+
+
+def fit(job: FitJob, progress: Progress) -> FitResult:
+    """Fits the generator on Ray Train workers.
+
+    Checkpoints go through Ray's storage into the run's folder. A lost worker is replaced, up to
+    ``engine.max_failures`` times, and the run continues from the newest checkpoint.
+
+    Args:
+        job: The fit.
+        progress: Told of images seen and losses, in this process.
+
+    Raises:
+        TrainingDiverged: losses or weights are not finite or exploding; the last good checkpoint
+            is kept, and no worker tries again.
+        CheckpointError: the folder holds another run.
+        EngineFailed: workers could not be started, or failed too often.
+    """
+    import ray
+    from ray.train import TrainingFailedError
+    from ray.util.queue import Queue
+
+    job.check_folder()
+    folder = job.folder.resolve()  # workers run in folders of their own
+    job = replace(job, folder=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ray_cluster(job.config.engine.timeout):
+        _check_room(job)
+        messages = Queue(actor_options={"num_cpus": 0})
+        trainer = _trainer(job, folder, {"job": ray.put(job), "messages": messages})
+        with _Listener(messages, progress) as listener:
+            try:
+                trainer.fit()
+            except TrainingFailedError as error:
+                raise EngineFailed(
+                    f"Ray Train gave up: {_last_line(error)}",
+                    do="see the workers' logs in Ray's session folder; resume with --resume",
+                ) from error
+        messages.shutdown(grace_period_s=1)
+    if listener.error is not None:
+        raise listener.error
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise CheckpointError("the run left no checkpoint", do="run it again")
+    return FitResult(checkpoint, tracked_run_id(folder))
+
+
+def _trainer(job: FitJob, folder: Path, loop: dict[str, Any]) -> Any:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    engine = job.config.engine
+    return TorchTrainer(
+        _worker,
+        train_loop_config=loop,
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT),
+        scaling_config=ScalingConfig(
+            num_workers=engine.workers,
+            use_gpu=engine.use_gpu,
+            resources_per_worker={"CPU": engine.cpus_per_worker}
+            | ({"GPU": 1} if engine.use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            failure_config=FailureConfig(
+                max_failures=engine.max_failures, controller_failure_limit=0
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=job.config.training.keep),
+        ),
+    )
+
+
+def _check_room(job: FitJob) -> None:
+    """Says at once what a cluster that does not grow can never give.
+
+    Raises:
+        EngineFailed: the workers ask for more than there is.
+    """
+    import ray
+
+    engine, there = job.config.engine, ray.cluster_resources()
+    wanted = {"CPU": engine.workers * engine.cpus_per_worker}
+    if engine.use_gpu:
+        wanted["GPU"] = engine.workers
+    short = {k: (n, there.get(k, 0.0)) for k, n in wanted.items() if n > there.get(k, 0.0)}
+    if short:
+        log.warning(
+            "waiting for room: %s", {k: f"{n:g} wanted, {h:g} there" for k, (n, h) in short.items()}
+        )
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+class _Listener:
+    """Hands the workers' messages to ``progress`` while the fit blocks this process."""
+
+    def __init__(self, messages: Any, progress: Progress) -> None:
+        self._messages, self._progress = messages, progress
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="fit-progress", daemon=True)
+        self.error: FastGANAugError | None = None
+
+    def __enter__(self) -> _Listener:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join(timeout=10)
+
+    def _listen(self) -> None:
+        from ray.util.queue import Empty
+
+        while True:
+            finished = self._done.is_set()
+            try:
+                message = self._messages.get(timeout=0.5)
+            except Empty:
+                if finished:
+                    return
+                continue
+            except Exception as error:
+                log.warning("the workers' progress cannot be read: %s", error)
+                return
+            if isinstance(message, FastGANAugError):
+                self.error = message
+            else:
+                self._progress(*message)
+
+
+def _worker(loop: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    import ray
+    from ray.train import get_checkpoint, get_context
+    from ray.train.torch import get_device
+
+    job: FitJob = ray.get(loop["job"], timeout=300)
+    context = get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    share = Share(rank, world, _average if world > 1 else lambda tensors: None)
+    registered = get_checkpoint()
+    resume_from = Path(registered.path) if registered else resume_point(job)
+
+    def progress(images_seen: int, values: Mapping[str, float]) -> None:
+        if rank == 0:
+            _tell(loop["messages"], (images_seen, dict(values)))
+
+    record = tracked(job) if rank == 0 else nullcontext()
+    try:
+        with record as tracker:
+            run_fit(
+                job, _publish(rank, job.folder), progress, tracker,
+                share=share, device=str(get_device()), resume_from=resume_from,
+            )  # fmt: skip
+    except FastGANAugError as error:
+        # All ranks see the same averaged losses and stop together; a retry would end the same way.
+        if rank == 0:
+            _tell(loop["messages"], error)
+
+
+def _publish(rank: int, run_folder: Path) -> Publish:
+    from ray.train import Checkpoint, report
+
+    def publish(write: Callable[[Path], Path]) -> Path:
+        if rank != 0:
+            report({}, checkpoint=None)
+            return run_folder
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = write(Path(temporary))
+            metrics = {"images_seen": read_meta(folder).images_seen}
+            report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=folder.name)
+        return run_folder / folder.name
+
+    return publish
+
+
+def _tell(messages: Any, message: object) -> None:
+    try:
+        messages.put(message, timeout=5)
+    except Exception as error:
+        log.warning("the progress could not be told: %s", error)
+
+
+def _average(tensors: list[Tensor]) -> None:
+    """Means over the workers, in place, by one all-reduce of all tensors together."""
+    import torch.distributed as dist
+
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))

@@ -1,0 +1,245 @@
+"""Generator and discriminator of the conditional FastGAN (Werner et al. 2022, Figs. 1-3).
+
+The paper gives the blocks in its text and the numbers of feature maps in figures only. Where a
+figure alone gave a number, it is chosen by FastGAN (Liu et al., ICLR 2021, arXiv 2101.04775):
+feature maps per resolution, kernel sizes, noise in every other up-sampling block, leaky slopes.
+Spectral normalisation is in neither paper's text and is not used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastgan_aug.gan.settings import NetworkConfig
+
+# FastGAN's multiples of `ngf` for the feature maps at each resolution.
+GENERATOR_MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1}
+
+
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0
+) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+
+
+class Noise(nn.Module):
+    """Adds noise with one learned gain, which starts at 0 (FastGAN's noise injection)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: Tensor, noise: Tensor) -> Tensor:
+        """(B, C, H, W) features plus gain times (B, 1, H, W) noise."""
+        return features + self.gain * noise
+
+
+class UpBlock(nn.Module):
+    """Nearest-neighbour doubling, then convolutions gated by GLU; two of them with noise."""
+
+    def __init__(self, inputs: int, outputs: int, *, noise: bool) -> None:
+        super().__init__()
+        widths = (
+            [(inputs, 2 * outputs), (outputs, 2 * outputs)] if noise else [(inputs, 2 * outputs)]
+        )
+        self.convolutions = nn.ModuleList(_convolution(i, o, 3, 1, 1) for i, o in widths)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for _, o in widths)
+        self.noises = nn.ModuleList(Noise() for _ in widths if noise)
+
+    def forward(self, features: Tensor, noises: Sequence[Tensor]) -> Tensor:
+        """(B, C, H, W) to (B, outputs, 2H, 2W); one (B, 1, 2H, 2W) noise per noise layer."""
+        features = F.interpolate(features, scale_factor=2.0, mode="nearest")
+        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            features = convolution(features)
+            if self.noises:
+                features = self.noises[i](features, noises[i])
+            features = F.glu(norm(features), dim=1)
+        return features
+
+
+class SkipLayerExcitation(nn.Module):
+    """Gates a high-resolution map by the 4 x 4 map (Fig. 2: without the adaptive pooling)."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            _convolution(low, high, 4), nn.LeakyReLU(0.1), _convolution(high, high, 1), nn.Sigmoid()
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """(B, low, 4, 4) and (B, high, H, W) to (B, high, H, W)."""
+        return high * self.gate(low)
+
+
+class Generator(nn.Module):
+    """Latent and condition to an image (Fig. 1).
+
+    Attributes:
+        noise_shapes: (H, W) of each noise map that ``forward`` takes, in order.
+        latent_size: Elements of the flat latent of one image: z and all its noise maps.
+    """
+
+    def __init__(self, config: NetworkConfig, condition: int) -> None:
+        super().__init__()
+        self.latent, self.size = config.latent, config.size
+        resolutions = [2**p for p in range(2, int(math.log2(config.size)) + 1)]
+        width = {r: GENERATOR_MULTIPLES[r] * config.generator_width for r in resolutions}
+        self.embed = nn.Linear(config.latent + condition, config.embedding)
+        self.input = nn.Sequential(
+            nn.ConvTranspose2d(config.embedding, 2 * width[4], 4, bias=False),
+            nn.BatchNorm2d(2 * width[4]),
+            nn.GLU(dim=1),
+        )
+        # FastGAN alternates: noise and a second convolution at 8, 32 and 128 pixels.
+        noisy = [config.noise and i % 2 == 0 for i in range(len(resolutions) - 1)]
+        self.up = nn.ModuleList(
+            UpBlock(width[r // 2], width[r], noise=n)
+            for r, n in zip(resolutions[1:], noisy, strict=True)
+        )
+        self.excite = SkipLayerExcitation(width[4], width[config.size])
+        self.output = nn.Sequential(_convolution(width[config.size], 1, 3, 1, 1), nn.Tanh())
+        self.noise_shapes = [
+            (r, r) for r, n in zip(resolutions[1:], noisy, strict=True) if n for _ in range(2)
+        ]
+        self.latent_size = config.latent + sum(h * w for h, w in self.noise_shapes)
+        self.apply(_initialise)
+
+    def split(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, latent_size) N(0, 1) to z (B, latent) and noise maps (B, 1, H, W)."""
+        sizes = [self.latent, *(h * w for h, w in self.noise_shapes)]
+        z, *flat = latents.split(sizes, dim=1)
+        return z, [
+            n.reshape(-1, 1, h, w) for n, (h, w) in zip(flat, self.noise_shapes, strict=True)
+        ]
+
+    def forward(self, latents: Tensor, condition: Tensor) -> Tensor:
+        """Generates images.
+
+        Args:
+            latents: (B, latent_size) N(0, 1); noise is an argument, so that it can be replayed.
+            condition: (B, condition) of 0 and 1.
+
+        Returns:
+            (B, 1, S, S) in (-1, 1).
+        """
+        z, noises = self.split(latents)
+        features = self.embed(torch.cat([z, condition], dim=1))
+        features = low = self.input(features[:, :, None, None])
+        taken = 0
+        for block in self.up:
+            needed = len(block.noises)  # type: ignore[arg-type]
+            features = block(features, noises[taken : taken + needed])
+            taken += needed
+        images: Tensor = self.output(self.excite(low, features))
+        return images
+
+
+class DownBlock(nn.Module):
+    """Halves the resolution: mean of a convolved and a pooled path (FastGAN)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            _convolution(inputs, outputs, 4, 2, 1),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.2),
+            _convolution(outputs, outputs, 3, 1, 1),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.2),
+        )
+        self.direct = nn.Sequential(
+            nn.AvgPool2d(2),
+            _convolution(inputs, outputs, 1),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.2),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H/2, W/2)."""
+        mixed: Tensor = (self.main(features) + self.direct(features)) / 2
+        return mixed
+
+
+class Decoder(nn.Module):
+    """FastGAN's simple decoder: features to a picture of ``2 ** doublings`` times their size."""
+
+    def __init__(self, inputs: int, width: int, doublings: int) -> None:
+        super().__init__()
+        widths = [inputs, *[m * width for m in (4, 2, 2)[:doublings]]]
+        self.up = nn.ModuleList(UpBlock(i, o, noise=False) for i, o in itertools.pairwise(widths))
+        self.output = nn.Sequential(_convolution(widths[-1], 1, 3, 1, 1), nn.Tanh())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, 1, h * 2**doublings, w * 2**doublings) in (-1, 1)."""
+        for block in self.up:
+            features = block(features, ())
+        picture: Tensor = self.output(features)
+        return picture
+
+
+class Discriminator(nn.Module):
+    """Image and condition image to logits and features, with two decoders (Fig. 3).
+
+    At 128 pixels the input block halves, as FastGAN's does for large images, so that the three
+    down-sampling blocks see what they see at 64.
+    """
+
+    def __init__(self, config: NetworkConfig, condition: int) -> None:
+        super().__init__()
+        base = config.discriminator_width
+        widths = [base * m for m in (1, 2, 4, 8)]
+        halve = config.size > 64
+        self.input = nn.Sequential(
+            _convolution(1 + condition, widths[0], 4, 2, 1)
+            if halve
+            else _convolution(1 + condition, widths[0], 3, 1, 1),
+            nn.LeakyReLU(0.2),
+        )
+        self.down = nn.ModuleList(DownBlock(i, o) for i, o in itertools.pairwise(widths))
+        self.output = nn.Sequential(
+            _convolution(widths[3], 2 * widths[3], 1),
+            nn.BatchNorm2d(2 * widths[3]),
+            nn.LeakyReLU(0.2),
+            _convolution(2 * widths[3], 1, 4),
+        )
+        decoder_width = max(1, base // 2)
+        self.crop_decoder = Decoder(widths[2], decoder_width, 2)
+        self.whole_decoder = Decoder(widths[3], decoder_width, 3)
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Judges images.
+
+        Args:
+            images: (B, 1, S, S) in [-1, 1].
+            condition: (B, condition) of 0 and 1; each element becomes a constant channel.
+
+        Returns:
+            Logits (B, h, w), features of the second block (B_1 of Eq. 4) and of the third (B_2).
+        """
+        planes = condition[:, :, None, None].expand(-1, -1, *images.shape[2:])
+        features = self.input(torch.cat([images, planes], dim=1))
+        second = self.down[1](self.down[0](features))
+        third = self.down[2](second)
+        return self.output(third).squeeze(1), second, third
+
+
+def crop_positions(size: int) -> int:
+    """How many rows (or columns) Eq. 4's crop may begin at, in cells of the second block."""
+    cells = size // (8 if size > 64 else 4)
+    return cells // 2 + 1
+
+
+def _initialise(module: nn.Module) -> None:
+    # FastGAN's initialisation.
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

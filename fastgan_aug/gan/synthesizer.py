@@ -1,0 +1,105 @@
+"""`Synthesizer`: a checkpoint that makes images. (model version, cell, seed) determines each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastgan_aug.conditions import Cell
+from fastgan_aug.errors import CheckpointError, UnseenCell
+from fastgan_aug.gan.checkpoint import CheckpointMeta, read_generator, read_meta
+from fastgan_aug.gan.networks import Generator
+from fastgan_aug.gan.randomness import latents_of_seeds
+from fastgan_aug.gan.settings import NetworkConfig
+
+# Convolution kernels are chosen by the shape of their input: one fixed shape, one result.
+CHUNK = 16
+
+
+class Synthesizer:
+    """Holds a served generator.
+
+    Attributes:
+        meta: The checkpoint's facts.
+        space: Factors and cells.
+        class_counts: Training slices per cell; a cell with 0 is unseen.
+        size: Rows and columns of an image.
+        engine: What computes: library, version, device, precision.
+    """
+
+    def __init__(self, generator: Generator, meta: CheckpointMeta) -> None:
+        self.meta, self.space, self.size = meta, meta.space, generator.size
+        counts = meta.lineage.class_counts
+        self.class_counts: dict[Cell, int] = {c: counts[str(c)] for c in self.space.cells}
+        self.engine = f"torch-{torch.__version__.split('+')[0]}-cpu-fp32"
+        self._generator = generator
+        self._vectors = torch.from_numpy(self.space.vectors)
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int | None = None) -> Self:
+        """Loads a checkpoint folder after verifying the sha256 of its files.
+
+        Args:
+            folder: The checkpoint.
+            threads: torch threads of this process; None leaves them.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another format.
+        """
+        meta = read_meta(folder)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            network = NetworkConfig(**meta.lineage.config["network"])
+            generator = Generator(network, meta.space.dimension)
+            generator.load_state_dict(read_generator(folder))
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the generator in {folder} does not fit its own configuration: {error}",
+                do="use another checkpoint",
+            ) from error
+        return cls(generator.eval().requires_grad_(False), meta)
+
+    def require_seen(self, cells: Sequence[Cell]) -> None:
+        """Refuses cells without training slices.
+
+        Raises:
+            UnseenCell: names them.
+        """
+        unseen = sorted({str(c) for c in cells if not self.class_counts[c]})
+        if unseen:
+            raise UnseenCell(
+                f"the model saw no training slice of {', '.join(unseen)}",
+                allowed=", ".join(str(c) for c, n in self.class_counts.items() if n),
+                do="ask with allow_unseen=True; such images are marked as unseen",
+            )
+
+    @torch.no_grad()
+    def generate(self, cells: Sequence[Cell], seeds: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Generates one image per cell and seed, byte-identical whatever stands beside it.
+
+        Args:
+            cells: (N) cells of the space.
+            seeds: (N,) uint64.
+
+        Returns:
+            (N, S, S) float32 in [0, 1], normalised counts.
+        """
+        index = torch.tensor([self.space.index(c) for c in cells], dtype=torch.int64)
+        images = np.empty((len(cells), self.size, self.size), np.float32)
+        for start in range(0, len(cells), CHUNK):
+            part = slice(start, start + CHUNK)
+            noise = latents_of_seeds(seeds[part], self._generator.latent_size)
+            condition = self._vectors[index[part]]
+            missing = CHUNK - len(noise)
+            made = self._generator(
+                torch.nn.functional.pad(noise, (0, 0, 0, missing)),
+                torch.nn.functional.pad(condition, (0, 0, 0, missing)),
+            )
+            images[part] = ((made[: len(noise), 0] + 1) / 2).clamp(0, 1).numpy()
+        return images

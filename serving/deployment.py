@@ -1,0 +1,197 @@
+"""The Ray Serve deployment: replicas hold models; one function starts it, one ends it.
+
+serve deploy deploy/serve.yaml        # on a cluster: import path serving.deployment:app_builder
+start_service(...)                    # in a Ray that this process has initialised
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import httpx
+import ray
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve.schema import ApplicationStatus
+
+from fastgan_aug.config import ServingConfig
+from fastgan_aug.engines.mlflow_server import check_port
+from fastgan_aug.errors import FastGANAugError, ServiceUnavailable
+from serving.app import create_app, try_model
+from serving.protocol import PROBLEM_TYPE, error_of
+from serving.registered import RegistryModels
+from serving.request import DEFAULT_MODEL
+
+APPLICATION = "fastgan-aug"
+DEPLOYMENT = "SynthesisReplica"
+log = logging.getLogger(__name__)
+
+
+class ServiceArguments(BaseModel):
+    """What an application is built from: the ``args`` of ``deploy/serve.yaml``.
+
+    Attributes:
+        tracking_uri: Where the registry is.
+        model_name: Name of the registered model.
+        default_model: The alias or version that readiness speaks of.
+        threads: torch threads of each replica.
+        replicas: How many replicas hold models.
+        cpus_per_replica: Ray CPUs reserved by each.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    tracking_uri: str
+    model_name: str = "fastgan-aug"
+    default_model: str = DEFAULT_MODEL
+    threads: int = Field(1, ge=1)
+    replicas: int = Field(1, ge=1)
+    cpus_per_replica: float = Field(0.5, gt=0)
+
+
+@serve.ingress()
+class SynthesisReplica:
+    """One replica: the application over the models of the registry."""
+
+    def __init__(self, name: str, tracking_uri: str, default_model: str, threads: int) -> None:
+        self._models = RegistryModels(name, tracking_uri, threads=threads)
+        self._default = default_model
+        try:
+            self._models.get(default_model)
+        except FastGANAugError as error:
+            # Not a replica's fault, and no reason to restart it: readiness tells.
+            log.warning("the default model is not loaded: %s", error)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The application that Serve puts behind its proxy."""
+        return create_app(self._models, default_model=self._default)
+
+    def check_health(self) -> None:
+        """Runs the models in memory; an exception makes Serve replace the replica."""
+        for model in self._models.loaded:
+            try_model(model)
+
+
+def app_builder(args: ServiceArguments) -> serve.Application:
+    """The application, as ``serve deploy`` and ``start_service`` build it."""
+    service = serve.deployment(
+        name=DEPLOYMENT,
+        num_replicas=args.replicas,
+        ray_actor_options={"num_cpus": args.cpus_per_replica},
+        health_check_timeout_s=60,
+    )(SynthesisReplica)
+    return service.bind(args.model_name, args.tracking_uri, args.default_model, args.threads)
+
+
+def start_service(
+    serving: ServingConfig, tracking_uri: str, model_name: str, default_model: str = DEFAULT_MODEL
+) -> str:
+    """Starts Serve in the Ray that this process has initialised, and waits until it is ready.
+
+    Args:
+        serving: Address, replicas, CPUs and how long to wait.
+        tracking_uri: Where the registry is.
+        model_name: Name of the registered model.
+        default_model: The alias or version that readiness speaks of.
+
+    Returns:
+        The service's URL.
+
+    Raises:
+        PortInUse: another process listens on the port.
+        ModelNotFound: the default model does not exist; nothing is left running.
+        ServiceUnavailable: it was not ready in time; the message says what was pending.
+    """
+    if not ray.is_initialized():
+        # Serve would start or join a cluster on its own, perhaps another one's.
+        raise ServiceUnavailable(
+            "Ray is not initialised in this process",
+            allowed="a process that has called ray.init",
+            do='call ray.init(address="local", include_dashboard=False) first',
+        )
+    check_port(serving.port, serving.host)
+    deadline = time.monotonic() + serving.timeout
+    arguments = ServiceArguments(
+        tracking_uri=tracking_uri,
+        model_name=model_name,
+        default_model=default_model,
+        threads=serving.threads,
+        replicas=serving.replicas,
+        cpus_per_replica=serving.cpus_per_replica,
+    )
+    shown = f"[{serving.host}]" if ":" in serving.host else serving.host
+    url = f"http://{shown}:{serving.port}".replace("//0.0.0.0:", "//127.0.0.1:")
+    try:
+        address = {"host": serving.host, "port": serving.port}
+        serve.start(proxy_location="HeadOnly", http_options=address)
+        # `serve.run` waits without end when resources are missing: deploy, then watch.
+        target = serve.RunTarget(app_builder(arguments), name=APPLICATION, route_prefix="/")
+        serve.run_many(
+            [target],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        _await_running(deadline, serving.timeout)
+        _await_ready(url, deadline, serving.timeout)
+    except BaseException:
+        stop_service()
+        raise
+    return url
+
+
+def stop_service() -> None:
+    """Ends Serve and every replica; Ray itself stays."""
+    serve.shutdown()
+
+
+def _await_running(deadline: float, timeout: float) -> None:
+    told = ""
+    while True:
+        found = serve.status().applications.get(APPLICATION)
+        if found is not None and found.status == ApplicationStatus.RUNNING:
+            return
+        pending = "not deployed yet" if found is None else _pending(found)
+        failed = found is not None and found.status == ApplicationStatus.DEPLOY_FAILED
+        if failed or time.monotonic() > deadline:
+            raise ServiceUnavailable(
+                f"the service did not start within {timeout:g} s: {pending}",
+                do="free CPUs (`ray status`), lower serving.cpus_per_replica, or raise "
+                "serving.timeout",
+            )
+        if pending != told:
+            log.info("waiting for the service: %s", pending)
+            told = pending
+        time.sleep(0.25)
+
+
+def _pending(application: Any) -> str:
+    parts = [f"application {application.status.value}", application.message]
+    parts += [
+        f"{name} {state.status.value} {dict(state.replica_states)} {state.message}"
+        for name, state in application.deployments.items()
+    ]
+    return "; ".join(part.strip() for part in parts if part.strip())
+
+
+def _await_ready(url: str, deadline: float, timeout: float) -> None:
+    answer = "no answer"
+    with httpx.Client(base_url=url, trust_env=False, timeout=10.0) as http:
+        while time.monotonic() < deadline:
+            try:
+                response = http.get("/v1/health/ready")
+            except httpx.TransportError as error:
+                answer = str(error) or type(error).__name__
+            else:
+                if response.status_code == httpx.codes.OK:
+                    return
+                answer = response.text[:500]
+                if response.headers.get("content-type", "").startswith(PROBLEM_TYPE):
+                    raise error_of(response.json())
+            time.sleep(0.25)
+    raise ServiceUnavailable(
+        f"the service at {url} was not ready within {timeout:g} s: {answer}",
+        do="look into its log in Ray's session folder, or raise serving.timeout",
+    )

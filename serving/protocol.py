@@ -1,0 +1,261 @@
+"""What travels on the wire: the JSON request, the Arrow stream of the answer, the problems.
+
+Standard library, numpy and pyarrow alone: client and server share this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fastgan_aug.balance import SEPARATOR, BalancePlan
+from fastgan_aug.errors import ConfigError, FastGANAugError
+
+FORMAT = 1
+METADATA_KEY = b"fastgan_aug.batch"
+MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+PROBLEM_TYPE = "application/problem+json"
+CHUNK = 64
+RESERVED = ("image", "cell", "seed", "index", "unseen", "synthetic")
+
+
+def sample_seed(request_seed: int, cell: str, index: int) -> int:
+    """The seed of image ``index`` of ``cell``: it alone, with the model version, makes the image.
+
+    Returns:
+        The first eight bytes of the sha256 of ``seed|cell|index``, a uint64.
+    """
+    digest = hashlib.sha256(f"{request_seed}|{cell}|{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the images of a batch come from: from it alone each of them can be made again.
+
+    Attributes:
+        model: Name of the registered model.
+        version: Its version.
+        alias: What was asked for, for example ``champion``; a version's own number otherwise.
+        run_id: The tracking run that trained it.
+        checkpoint: Sha256 of the checkpoint.
+        dataset: Digest of the data set it was trained on.
+        config: Digest of the configuration it was trained by.
+        code_version: The code that trained it.
+        engine: What computed the images, for example ``torch-2.13.0-cpu-fp32``.
+        seed: Of the request; ``sample_seed`` derives each image's.
+        request_id: Of the request.
+        synthetic: Always true.
+    """
+
+    model: str
+    version: str
+    alias: str
+    run_id: str
+    checkpoint: str
+    dataset: str
+    config: str
+    code_version: str
+    engine: str
+    seed: int
+    request_id: str
+    synthetic: bool = True
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the schema's metadata says of all images of a batch.
+
+    Attributes:
+        size: Rows and columns of an image.
+        factors: ``{factor: values}`` in the condition space's order.
+        plan: How many images of which cell, and why any cell stays short.
+        provenance: Where the images come from.
+    """
+
+    size: int
+    factors: Mapping[str, Sequence[str]]
+    plan: BalancePlan
+    provenance: Provenance
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of stream and file, this header in its metadata.
+
+        Raises:
+            ConfigError: a factor has the name of one of the other columns.
+        """
+        clash = sorted(set(self.factors) & set(RESERVED))
+        if clash:
+            raise ConfigError(
+                f"factors are named {clash}",
+                allowed="any names but " + ", ".join(RESERVED),
+                do="rename the factor in the data set",
+            )
+        columns = [("image", pa.list_(pa.float32(), self.size**2)), ("cell", pa.string())]
+        columns += [(name, pa.string()) for name in self.factors]
+        columns += [("seed", pa.uint64()), ("index", pa.uint32())]
+        columns += [("unseen", pa.bool_()), ("synthetic", pa.bool_())]
+        return pa.schema(columns, metadata={METADATA_KEY: self.to_json()})
+
+    def to_json(self) -> str:
+        """Canonical JSON, as stored in the schema metadata."""
+        plain = {
+            "format": FORMAT,
+            "size": self.size,
+            "factors": {name: list(values) for name, values in self.factors.items()},
+            "plan": self.plan.to_dict(),
+            "provenance": asdict(self.provenance),
+        }
+        return json.dumps(plain)
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> Self:
+        """Reads the header back from a schema.
+
+        Raises:
+            ValueError: the metadata is missing, or of another format.
+        """
+        try:
+            plain = json.loads((schema.metadata or {})[METADATA_KEY])
+            if plain["format"] != FORMAT:
+                raise ValueError(f"format {plain['format']!r} instead of {FORMAT}")
+            return cls(
+                int(plain["size"]),
+                plain["factors"],
+                BalancePlan.from_dict(plain["plan"]),
+                Provenance(**plain["provenance"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no header of a batch: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """At most ``CHUNK`` images on their way.
+
+    Attributes:
+        images: (n, S, S) float32 in [0, 1].
+        cells: The cell of each.
+        seeds: (n,) uint64, the seed of each.
+        index: (n,) uint32, its number within its cell.
+        unseen: (n,) whether the model never saw a training image of its cell.
+    """
+
+    images: NDArray[np.float32]
+    cells: list[str]
+    seeds: NDArray[np.uint64]
+    index: NDArray[np.uint32]
+    unseen: NDArray[np.bool_]
+
+
+def to_arrow(chunk: Chunk, schema: pa.Schema, factors: Sequence[str]) -> pa.RecordBatch:
+    """One record batch of ``schema``; the images are not copied where contiguous."""
+    flat = pa.array(np.ascontiguousarray(chunk.images, np.float32).reshape(-1))
+    values = [cell.split(SEPARATOR) for cell in chunk.cells]
+    columns: list[Any] = [pa.FixedSizeListArray.from_arrays(flat, type=schema.field("image").type)]
+    columns.append(pa.array(chunk.cells, pa.string()))
+    columns += [pa.array([v[i] for v in values], pa.string()) for i in range(len(factors))]
+    columns += [pa.array(chunk.seeds, pa.uint64()), pa.array(chunk.index, pa.uint32())]
+    columns += [pa.array(chunk.unseen), pa.array([True] * len(chunk.cells), pa.bool_())]
+    return pa.record_batch(columns, schema=schema)
+
+
+def from_arrow(batch: pa.RecordBatch, size: int) -> Chunk:
+    """Reads ``to_arrow`` back; the images are a view on the batch.
+
+    Raises:
+        ValueError: a missing value, an image out of [0, 1], or a row not marked synthetic.
+    """
+    if any(column.null_count for column in batch.columns) or not all(
+        batch["synthetic"].to_pylist()
+    ):
+        raise ValueError("a value is missing, or a row is not marked synthetic")
+    images = batch["image"].flatten().to_numpy(zero_copy_only=False).reshape(-1, size, size)
+    if not bool(np.all((images >= 0) & (images <= 1))):
+        raise ValueError("an image has values outside [0, 1]")
+    return Chunk(
+        images,
+        batch["cell"].to_pylist(),
+        batch["seed"].to_numpy(),
+        batch["index"].to_numpy(),
+        batch["unseen"].to_numpy(zero_copy_only=False),
+    )
+
+
+def encode(header: Header, chunks: Iterable[Chunk]) -> Iterator[bytes]:
+    """The Arrow IPC stream of a batch, piece by piece: schema and first chunk, each other, the end.
+
+    Never more than one chunk is held, so that a large answer never sits in memory.
+    """
+    schema, factors, sink = header.schema(), list(header.factors), io.BytesIO()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for chunk in chunks:
+            writer.write_batch(to_arrow(chunk, schema, factors))
+            yield _drained(sink)
+    yield _drained(sink)
+
+
+def _drained(sink: io.BytesIO) -> bytes:
+    piece = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
+    return piece
+
+
+def decode(stream: Any) -> tuple[Header, Iterator[Chunk]]:
+    """Reads ``encode`` back while it arrives.
+
+    Args:
+        stream: A binary file open for reading.
+
+    Raises:
+        ValueError: no stream of this format (pyarrow's errors are ValueErrors too), also while
+            iterating.
+    """
+    reader = pa.ipc.open_stream(stream)
+    header = Header.of(reader.schema)
+    if not reader.schema.equals(header.schema()):
+        raise ValueError("the columns are not those of a batch")
+    return header, (from_arrow(batch, header.size) for batch in reader)
+
+
+# -- problems ------------------------------------------------------------------------------------
+
+
+def problem(error: FastGANAugError) -> dict[str, Any]:
+    """The members of an RFC 9457 problem; ``code`` is stable."""
+    return {
+        "type": error.code,
+        "code": error.code,
+        "title": (type(error).__doc__ or "").strip().splitlines()[0],
+        "status": error.http_status,
+        "detail": error.what,
+        "allowed": error.allowed,
+        "do": error.do,
+    }
+
+
+def error_of(members: Mapping[str, Any]) -> FastGANAugError:
+    """The typed error that a problem tells of; the base class for a code of a newer server."""
+    kind = error_classes().get(str(members.get("code")), FastGANAugError)
+    what, allowed, do = (str(members.get(key) or "") for key in ("detail", "allowed", "do"))
+    return kind(what or "the service refused without saying why", allowed=allowed, do=do)
+
+
+def error_classes() -> dict[str, type[FastGANAugError]]:
+    """The error tree by code."""
+    found: dict[str, type[FastGANAugError]] = {}
+    waiting: list[type[FastGANAugError]] = [FastGANAugError]
+    while waiting:
+        kind = waiting.pop()
+        found.setdefault(kind.code, kind)
+        waiting += kind.__subclasses__()
+    return found

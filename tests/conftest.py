@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+from toy import toy_dataset
+
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.phantom import PhantomConfig, make_phantom
+
+SMALL_COUNTS = {
+    "CER/normal": 5, "CER/unilateral": 3,
+    "BG/normal": 4, "BG/unilateral": 4, "BG/bilateral": 3,
+    "COR/normal": 3, "COR/unilateral": 4, "COR/bilateral": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return toy_dataset(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def small_config() -> PhantomConfig:
+    return PhantomConfig(seed=3, counts=SMALL_COUNTS, patients=9)
+
+
+@pytest.fixture(scope="session")
+def small_phantom(small_config: PhantomConfig) -> Dataset:
+    return make_phantom(small_config)

@@ -1,0 +1,274 @@
+"""A real MLflow server: runs, versions, champions, and an outage."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.engines import mlflow_registry as registry
+from fastgan_aug.engines.mlflow_client import connect, local_uri
+from fastgan_aug.engines.mlflow_server import (
+    check_port,
+    free_port,
+    start_tracking_server,
+    tracking_server,
+)
+from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset, replay
+from fastgan_aug.errors import CheckpointError, ModelNotFound, PortInUse, RegistryError
+from fastgan_aug.gan.checkpoint import GENERATOR, META, Lineage, write_checkpoint
+from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
+from fastgan_aug.gan.training import new_state
+
+pytestmark = pytest.mark.integration
+
+SPACE = {"shape": ["ring", "bar", "dot", "cross"]}
+NETWORK = NetworkConfig(size=32, latent=8, embedding=8, generator_width=4, discriminator_width=4)
+LINEAGE = Lineage(
+    config={"network": {"size": 32}},
+    config_digest="c" * 64,
+    space=SPACE,
+    class_counts={"ring": 20, "bar": 10, "dot": 5, "cross": 0},
+    dataset_digest="d" * 64,
+    patient_digests=["a" * 64, "b" * 64],
+    code_version="0.1.0+abcdef0",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def uri(folder: Path) -> Iterator[str]:
+    with tracking_server(folder, free_port()) as address:
+        yield address
+
+
+def checkpoint(folder: Path, seed: int = 0) -> Path:
+    dimension = ConditionSpace.of(SPACE).dimension
+    state = new_state(NETWORK, TrainingConfig(seed=seed), dimension, torch.device("cpu"))
+    state.images_seen = 4000
+    write_checkpoint(folder, state, state.generator, LINEAGE)
+    return folder
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (320, 320), 99).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def finished_run(folder: Path, uri: str) -> str:
+    tracker = RunTracker(folder, uri=uri, experiment="toy", name="toy")
+    tracker.start(
+        {"training": {"batch": 4, "seed": 0}, "text": "x" * 9000},
+        TrackedDataset("shapes", LINEAGE.dataset_digest, LINEAGE.class_counts),
+        {"code_version": LINEAGE.code_version},
+    )
+    for step in range(100, 4100, 100):
+        tracker.metrics(step, {"loss_d": 1 / step, "loss_g": float("nan")})
+    tracker.picture("samples", 4000, png())
+    tracker.artefact(checkpoint(folder / "images-000004000"), "checkpoints/images-000004000")
+    tracker.finish()
+    assert tracker.close(60)
+    assert tracker.run_id is not None
+    return tracker.run_id
+
+
+def artefacts(client: object, run_id: str, path: str | None = None) -> set[str]:
+    found: set[str] = set()
+    for item in client.list_artifacts(run_id, path):  # type: ignore[attr-defined]
+        found |= artefacts(client, run_id, item.path) if item.is_dir else {item.path}
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(uri: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, finished_run(folder, uri)
+
+
+def test_a_run_is_recorded_with_its_configuration_data_curves_and_pictures(
+    uri: str, run: tuple[Path, str]
+) -> None:
+    client = connect(uri)
+    told = client.get_run(run[1])
+    assert told.info.status == "FINISHED"
+    assert told.data.params["training.batch"] == "4"
+    assert 5000 < len(told.data.params["text"]) <= 6000
+    assert told.data.tags["code_version"] == LINEAGE.code_version
+    points = client.get_metric_history(run[1], "loss_d")
+    assert [p.step for p in points] == list(range(100, 4100, 100))
+    data = told.inputs.dataset_inputs[0].dataset
+    assert data.name == "shapes"
+    assert LINEAGE.dataset_digest.startswith(data.digest)
+    assert json.loads(data.profile)["cells"] == dict(LINEAGE.class_counts)
+    names = artefacts(client, run[1])
+    assert {"config.json", f"checkpoints/images-000004000/{META}"} <= names
+    assert sum(n.startswith("images/samples+step+4000+") for n in names) == 2
+    assert not list((run[0] / "tracking" / "files").iterdir())
+
+
+def test_registered_fetched_promoted(uri: str, run: tuple[Path, str], tmp_path: Path) -> None:
+    folder, run_id = run
+    source = folder / "images-000004000"
+    made = registry.register(source, uri=uri, model_name="toy", run_id=run_id)
+    assert made.aliases == ("candidate",)
+    assert json.loads(made.tags["class_counts"])["cross"] == 0
+    again = registry.register(source, uri=uri, model_name="toy", run_id=run_id)
+    assert again.version == made.version
+
+    with pytest.raises(ModelNotFound, match="fastgan-aug promote"):
+        registry.fetch("toy", "champion", uri, tmp_path)
+    with pytest.raises(ModelNotFound, match="candidate"):
+        registry.find("toy", "99", uri)
+    with pytest.raises(ModelNotFound, match="nothing-here"):
+        registry.find("nothing-here", "champion", uri)
+
+    with pytest.raises(RegistryError, match="name and a reason"):
+        registry.promote("toy", made.version, uri, by=" ", reason="better")
+    champion = registry.promote("toy", "candidate", uri, by="A. Person", reason="first one")
+    assert champion.aliases == ("candidate", "champion")
+    assert champion.tags["promoted_by"] == "A. Person"
+    assert champion.tags["promoted_over"] == "none"
+
+    fetched = registry.fetch("toy", "champion", uri, tmp_path)
+    assert fetched.folder is not None
+    assert {p.name for p in fetched.folder.iterdir()} == {META, GENERATOR}
+    assert (fetched.folder / GENERATOR).read_bytes() == (source / GENERATOR).read_bytes()
+    # A copy that was damaged on disk is fetched again.
+    (fetched.folder / GENERATOR).write_bytes(b"damaged")
+    assert registry.fetch("toy", "champion", uri, tmp_path) == fetched
+    assert (fetched.folder / GENERATOR).read_bytes() == (source / GENERATOR).read_bytes()
+
+    origin = registry.lineage("toy", made.version, uri)
+    assert origin["run"]["id"] == run_id
+    assert origin["dataset"] == {"digest": "d" * 64, "names": ["shapes"]}
+    assert origin["code_version"] == LINEAGE.code_version
+
+
+@pytest.mark.parametrize("name", [META, GENERATOR])
+def test_a_damaged_artefact_is_refused(
+    name: str, uri: str, folder: Path, run: tuple[Path, str], tmp_path: Path
+) -> None:
+    source = checkpoint(tmp_path / "source", seed=1)
+    made = registry.register(source, uri=uri, model_name=f"damaged-{name[:4]}", run_id=run[1])
+    stored = [
+        path
+        for path in (folder / "mlartifacts").rglob(name)
+        if path.read_bytes() == (source / name).read_bytes()
+    ]
+    assert stored
+    for path in stored:
+        content = bytearray(path.read_bytes())
+        content[-2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        registry.fetch(made.name, made.version, uri, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / made.name).iterdir())
+
+
+def test_a_new_champion_names_the_one_before(
+    uri: str, run: tuple[Path, str], tmp_path: Path
+) -> None:
+    first, second = (
+        registry.register(
+            checkpoint(tmp_path / str(seed), seed), uri=uri, model_name="two", run_id=run[1]
+        )
+        for seed in (2, 3)
+    )
+    registry.promote("two", first.version, uri, by="A", reason="only one")
+    now = registry.promote("two", second.version, uri, by="B", reason="better")
+    assert now.tags["promoted_over"] == first.version
+    assert registry.find("two", "champion", uri).version == second.version
+    assert registry.find("two", first.version, uri).aliases == ()
+
+
+def test_an_outage_stops_nothing_and_replay_sends_the_rest_once(tmp_path: Path) -> None:
+    store, run, port = tmp_path / "store", tmp_path / "run", free_port()
+    server = start_tracking_server(store, port)
+    try:
+        tracker = RunTracker(run, uri=server.uri, experiment="toy", name="outage")
+        tracker.start({"a": 1})
+        tracker.metrics(100, {"loss": 1.0})
+        wait_until(lambda: not tracker.spool.pending())
+    finally:
+        server.stop()
+    listed = subprocess.run(["ps", "-eo", "pgid="], capture_output=True, text=True, check=True)
+    assert str(server.pid) not in listed.stdout.split(), "stopping leaves no process"
+    check_port(port)
+    began = time.monotonic()
+    for step in range(200, 5200, 100):
+        tracker.metrics(step, {"loss": 100 / step})
+    tracker.picture("samples", 5000, png())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "note.txt").write_text("kept")
+    tracker.artefact(elsewhere, "notes")
+    shutil.rmtree(elsewhere)
+    tracker.finish()
+    assert time.monotonic() - began < 5, "telling must not wait for the server"
+    assert not tracker.close(2)
+    assert time.monotonic() - began < 15
+    with pytest.raises(RegistryError, match="refused or could not be reached"):
+        replay(run, server.uri)
+
+    # The same records, from another port: the run's id is in the spool.
+    with tracking_server(store, free_port()) as uri:
+        assert replay(run, uri) == 0
+        assert replay(run, uri) == 0
+        client = connect(uri)
+        experiment = client.get_experiment_by_name("toy")
+        assert len(client.search_runs([experiment.experiment_id])) == 1
+        steps = [p.step for p in client.get_metric_history(tracker.run_id, "loss")]
+        assert steps == list(range(100, 5200, 100))
+        assert client.get_run(tracker.run_id).info.status == "FINISHED"
+        names = artefacts(client, tracker.run_id)
+        assert "notes/note.txt" in names
+        assert sum(name.startswith("images/") for name in names) == 2
+
+
+def test_without_a_server_everything_is_in_one_folder(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    run_id = finished_run(tmp_path / "run", local_uri(store))
+    assert (store / "mlartifacts").is_dir()
+    made = registry.register(
+        tmp_path / "run" / "images-000004000",
+        uri=local_uri(store),
+        model_name="toy",
+        run_id=run_id,
+    )
+    fetched = registry.fetch("toy", made.version, local_uri(store), tmp_path / "cache")
+    assert fetched.folder is not None
+
+
+def test_a_registry_that_is_not_there_is_a_quick_typed_error(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(RegistryError, match="could not be reached"):
+        registry.fetch("toy", "champion", f"http://127.0.0.1:{free_port()}", tmp_path)
+    assert time.monotonic() - began < 30
+
+
+def test_a_taken_port_is_refused(uri: str, tmp_path: Path) -> None:
+    port = int(uri.rpartition(":")[2])
+    with pytest.raises(PortInUse, match=str(port)):
+        start_tracking_server(tmp_path / "other", port)
+
+
+def wait_until(holds: object, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

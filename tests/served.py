@@ -1,0 +1,77 @@
+"""A small real generator with random weights, behind the real application, in process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import torch
+
+from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.errors import ModelNotFound
+from fastgan_aug.gan.checkpoint import Lineage, write_checkpoint
+from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
+from fastgan_aug.gan.synthesizer import Synthesizer
+from fastgan_aug.gan.training import new_state
+from serving.models import LoadedModel
+
+NETWORK = NetworkConfig(size=32, latent=8, embedding=8, generator_width=4, discriminator_width=4)
+ONE_FACTOR = {"shape": ["disc", "ring", "bar", "cross"]}
+TWO_FACTORS = {"level": ["LOW", "HIGH"], "pattern": ["none", "left", "both"]}
+ONE_COUNTS = {"disc": 60, "ring": 40, "bar": 24, "cross": 0}
+TWO_COUNTS = {
+    "LOW/none": 30, "LOW/left": 10, "LOW/both": 0, "HIGH/none": 20, "HIGH/left": 8, "HIGH/both": 4,
+}  # fmt: skip
+
+
+def lineage(space: dict[str, list[str]], counts: dict[str, int]) -> Lineage:
+    config = {"network": vars(NETWORK)}
+    return Lineage(config, "c" * 64, space, counts, "d" * 64, ["a" * 64], "0.1.0+abcdef0")
+
+
+def tiny_checkpoint(folder: Path, origin: Lineage, seed: int = 3) -> Path:
+    dimension = ConditionSpace.of(origin.space).dimension
+    state = new_state(NETWORK, TrainingConfig(seed=seed), dimension, torch.device("cpu"))
+    write_checkpoint(folder, state, state.generator, origin)
+    return folder
+
+
+class FolderModels:
+    """A `ModelSource` on checkpoint folders: ``champion`` and ``1`` are the first of them."""
+
+    def __init__(self, *folders: Path) -> None:
+        self._loaded = {str(i): Synthesizer.load(f) for i, f in enumerate(folders, start=1)}
+
+    def get(self, model: str) -> LoadedModel:
+        version = "1" if model == "champion" else model
+        if version not in self._loaded:
+            raise ModelNotFound(f"no {model!r}", allowed="1", do="register one")
+        return LoadedModel(self._loaded[version], "toy", version, model, "run-7")
+
+
+class InProcess(httpx.BaseTransport):
+    """Calls an ASGI application from a synchronous client."""
+
+    def __init__(self, app: object) -> None:
+        self._app = app
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return asyncio.run(self._call(request))
+
+    async def _call(self, request: httpx.Request) -> httpx.Response:
+        # The application answers an unexpected failure itself, as it does behind a server.
+        transport = httpx.ASGITransport(app=self._app, raise_app_exceptions=False)  # type: ignore[arg-type]
+        outgoing = httpx.Request(
+            request.method, request.url, headers=request.headers, content=request.read()
+        )
+        async with transport:
+            response = await transport.handle_async_request(outgoing)
+            body = await response.aread()
+        return httpx.Response(response.status_code, headers=response.headers, content=body)
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]

@@ -1,0 +1,185 @@
+"""The application in process, on a real generator: plan first, then the stream."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import httpx
+import numpy as np
+import pytest
+
+from fastgan_aug.errors import BalanceError
+from serving.app import CHUNK, LARGEST_BODY, chunks, create_app
+from serving.batch import BalancedBatch
+from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, decode, error_classes, sample_seed
+from serving.request import BatchRequest
+from tests.served import (
+    TWO_COUNTS,
+    TWO_FACTORS,
+    FolderModels,
+    InProcess,
+    lineage,
+    tiny_checkpoint,
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "checkpoint"
+    return FolderModels(tiny_checkpoint(folder, lineage(TWO_FACTORS, TWO_COUNTS)))
+
+
+@pytest.fixture(scope="module")
+def http(models):
+    app = create_app(models, most_images=500)
+    with httpx.Client(transport=InProcess(app), base_url="http://service") as client:
+        yield client
+
+
+def ask(http: httpx.Client, **fields: object) -> httpx.Response:
+    return http.post("/v1/balanced-batch", content=json.dumps(fields))
+
+
+def batch_of(response: httpx.Response) -> BalancedBatch:
+    assert response.status_code == 200, response.text
+    return BalancedBatch.collect(*decode(io.BytesIO(response.content)))
+
+
+def test_the_answer_holds_what_was_planned(http):
+    response = ask(http, counts={"LOW/none": 90, "LOW/left": 10, "HIGH/both": 4}, seed=5)
+    assert response.headers["content-type"] == MEDIA_TYPE
+    batch = batch_of(response)
+    assert batch.images.shape == (80 + 86, 32, 32)
+    assert batch.cells == ["LOW/left"] * 80 + ["HIGH/both"] * 86
+    assert (batch.index[:80] == np.arange(80)).all()
+    assert [int(s) for s in batch.seeds[:2]] == [sample_seed(5, "LOW/left", i) for i in (0, 1)]
+    assert batch.provenance.version == "1"
+    assert batch.provenance.seed == 5
+    assert batch.provenance.dataset == "d" * 64
+
+
+def test_the_same_request_gives_the_same_bytes_and_another_seed_others(http):
+    counts = {"LOW/none": 20, "LOW/left": 10}
+    first, again = (batch_of(ask(http, counts=counts, seed=1)) for _ in range(2))
+    other = batch_of(ask(http, counts=counts, seed=2))
+    assert first.images.tobytes() == again.images.tobytes()
+    assert first.images.tobytes() != other.images.tobytes()
+
+
+def test_an_image_does_not_depend_on_what_is_asked_beside_it(http):
+    alone = batch_of(ask(http, counts={"HIGH/both": 4}, target=40, seed=1))
+    beside = batch_of(
+        ask(http, counts={"LOW/left": 3, "HIGH/both": 4, "HIGH/none": 9}, target=75, seed=1)
+    )
+    same = np.asarray(beside.cells) == "HIGH/both"
+    assert alone.images.tobytes() == beside.images[same][:36].tobytes()
+
+
+def test_chunks_are_bounded_and_cover_the_plan(models):
+    model = models.get("champion")
+    response = {"LOW/left": 70, "HIGH/none": 60}
+    agreed = BalancedPlanOf(response)
+    sizes = [len(c.cells) for c in chunks(model, agreed, 0)]
+    assert sizes == [CHUNK, CHUNK, 2]
+
+
+class BalancedPlanOf:
+    """Only what ``chunks`` reads of a plan."""
+
+    def __init__(self, generate: dict[str, int]) -> None:
+        self.generate = generate
+
+
+def test_nothing_to_generate_is_an_empty_batch(http):
+    batch = batch_of(ask(http, counts={"LOW/none": 3}))
+    assert len(batch) == 0
+    assert batch.images.shape == (0, 32, 32)
+
+
+def test_unseen_cells_are_refused_or_marked(http):
+    refused = ask(http, counts={"LOW/none": 5, "LOW/both": 0})
+    assert (refused.status_code, refused.json()["code"]) == (422, "cell-unseen")
+    batch = batch_of(ask(http, counts={"LOW/none": 2, "LOW/left": 1, "LOW/both": 0},
+                         allow_unseen=True))  # fmt: skip
+    assert batch.unseen.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"counts": {"LOW/odd": 1}}, 422, "cell-unknown"),
+        ({"counts": {"\ud800": 1}}, 422, "cell-unknown"),
+        ({"counts": {"LOW/none": 5}, "target": 4}, 422, "balance-invalid"),
+        ({"counts": {"LOW/none": -5}}, 422, "balance-invalid"),
+        ({"counts": {"LOW/none": 5}, "model": "9"}, 404, "model-not-found"),
+        ({"counts": {"LOW/none": 5}, "target": 506}, 422, "balance-invalid"),
+        ({"counts": {"LOW/none": 5}, "target": 10**9}, 422, "balance-invalid"),
+        ({"target": 3}, 422, "balance-invalid"),
+    ],
+)
+def test_bad_requests_are_problems_before_any_image(http, fields, status, code):
+    response = ask(http, **fields)
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith(PROBLEM_TYPE)
+    told = response.json()
+    assert (told["type"], told["code"], told["status"]) == (code, code, status)
+    assert told["detail"]
+    assert told["do"]
+    assert told["title"] == (error_classes()[code].__doc__ or "").splitlines()[0]
+
+
+def test_a_body_too_large_is_refused(http):
+    response = http.post("/v1/balanced-batch", content=b" " * (LARGEST_BODY + 1))
+    assert response.status_code == BalanceError.http_status
+    assert "bytes" in response.json()["detail"]
+
+
+def test_the_model_tells_cells_counts_and_lineage(http):
+    facts = http.get("/v1/model").json()
+    assert facts["training_counts"] == TWO_COUNTS
+    assert facts["unseen"] == ["LOW/both"]
+    assert facts["factors"] == TWO_FACTORS
+    assert (facts["version"], facts["run_id"], facts["size"]) == ("1", "run-7", 32)
+    assert len(facts["checkpoint"]) == 64
+
+
+@pytest.mark.parametrize(("model", "status"), [("9", 404), ("../../etc", 422), ("", 422)])
+def test_a_model_that_is_none(http, model, status):
+    assert http.get("/v1/model", params={"model": model}).status_code == status
+
+
+def test_health_and_description(http, models):
+    assert http.get("/v1/health/live").json() == {"status": "live"}
+    assert http.get("/v1/health/ready").json()["status"] == "ready"
+    paths = http.get("/openapi.json").json()["paths"]
+    assert set(paths) >= {"/v1/balanced-batch", "/v1/model", "/v1/health/ready"}
+    assert http.get("/docs").status_code == 200
+    missing = httpx.Client(
+        transport=InProcess(create_app(models, default_model="candidate")), base_url="http://s"
+    )
+    told = missing.get("/v1/health/ready")
+    assert (told.status_code, told.json()["code"]) == (503, "model-not-found")
+
+
+def test_other_paths_and_failures_are_problems_too(http):
+    told = http.get("/v2")
+    assert told.status_code == 404
+    assert told.headers["content-type"].startswith(PROBLEM_TYPE)
+
+    class Broken:
+        def get(self, model: str) -> None:
+            raise RuntimeError("a secret of the inside")
+
+    app = create_app(Broken())
+    with httpx.Client(transport=InProcess(app), base_url="http://service") as client:
+        answer = client.get("/v1/model")
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "error"
+    assert "secret" not in answer.text
+
+
+def test_the_request_described_is_the_request_taken(http):
+    schema = http.get("/openapi.json").json()["paths"]["/v1/balanced-batch"]["post"]["requestBody"]
+    described = schema["content"]["application/json"]["schema"]["properties"]
+    assert set(described) == set(BatchRequest.__dataclass_fields__)

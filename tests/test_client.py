@@ -1,0 +1,329 @@
+"""The client: in process for its laws, over a real socket for what breaks on the way."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import uvicorn
+
+from fastgan_aug.conditions import Cell
+from fastgan_aug.errors import (
+    BalanceError,
+    DataError,
+    ModelNotFound,
+    RegistryError,
+    ServiceUnavailable,
+    StorageError,
+    UnknownCell,
+    UnseenCell,
+)
+from serving.app import create_app
+from serving.client import ATTEMPTS, BalancedBatch, Client, request_balanced_batch
+from tests.served import (
+    ONE_COUNTS,
+    ONE_FACTOR,
+    FolderModels,
+    InProcess,
+    lineage,
+    tiny_checkpoint,
+)
+
+COUNTS = {"disc": 60, "ring": 40, "bar": 24}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "checkpoint"
+    return FolderModels(tiny_checkpoint(folder, lineage(ONE_FACTOR, ONE_COUNTS)))
+
+
+@pytest.fixture(scope="module")
+def client(models) -> Iterator[Client]:
+    with Client(transport=InProcess(create_app(models))) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def batch(client):
+    return client.request_balanced_batch(COUNTS, seed=7)
+
+
+def test_what_was_asked_arrives(batch):
+    assert Counter(batch.cells) == {"ring": 20, "bar": 36}
+    for cell, row in batch.plan.asked.items():
+        assert row.present + batch.cells.count(cell) == row.target == 60
+    assert batch.images.shape == (56, 32, 32)
+    assert batch.images.dtype == np.float32
+    assert batch.images.min() >= 0
+    assert batch.images.max() <= 1
+    assert len(np.unique(batch.seeds)) == 56
+    assert batch.labels == {"shape": batch.cells}
+    assert not batch.unseen.any()
+    assert (batch.provenance.model, batch.provenance.alias) == ("toy", "champion")
+
+
+def test_labels_count_as_their_counts(client, batch):
+    y = np.asarray([name for name, n in COUNTS.items() for _ in range(n)])
+    for counts in (y, list(y), {Cell((k,)): np.int64(n) for k, n in COUNTS.items()}):
+        again = client.request_balanced_batch(counts, seed=np.int64(7))
+        assert again.images.tobytes() == batch.images.tobytes()
+
+
+def test_a_file_keeps_everything(batch, tmp_path):
+    path = tmp_path / "sub" / "batch.parquet"
+    batch.to_parquet(path)
+    back = BalancedBatch.read(path)
+    assert back.header == batch.header
+    assert back.cells == batch.cells
+    for name in ("images", "seeds", "index", "unseen"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(batch, name))
+    table = pq.read_table(path)
+    assert table["synthetic"].to_pylist() == [True] * 56
+    assert table["shape"].to_pylist() == batch.cells
+    assert [p.name for p in path.parent.iterdir()] == ["batch.parquet"]
+
+
+def test_a_file_that_is_no_batch(batch, tmp_path):
+    whole = tmp_path / "batch.parquet"
+    batch.to_parquet(whole)
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole.read_bytes()[:-100])
+    bare = tmp_path / "bare.parquet"
+    pq.write_table(pq.read_table(whole).replace_schema_metadata(None), bare)
+    fewer = tmp_path / "fewer.parquet"
+    pq.write_table(pq.read_table(whole).slice(0, 9), fewer)
+    for path in (tmp_path / "missing.parquet", cut, bare, fewer):
+        with pytest.raises(DataError, match=path.name):
+            BalancedBatch.read(path)
+
+
+def test_a_place_that_cannot_be_written_leaves_the_old_file(batch, tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(StorageError):
+        batch.to_parquet(tmp_path / "file" / "batch.parquet")
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"counts": {"square": 1}}, UnknownCell),
+        ({"counts": {"disc": 5, "cross": 0}}, UnseenCell),
+        ({"counts": {"disc": -1}}, BalanceError),
+        ({"counts": {"disc": 5}, "target": 4}, BalanceError),
+        ({"counts": {"disc": 5}, "target": {"ring": 4}}, BalanceError),
+        ({"counts": {"disc": 5}, "target": {"disc": 4.5}}, BalanceError),
+        ({"counts": {"disc": "5"}}, BalanceError),
+        ({"counts": "disc"}, BalanceError),
+        ({"counts": 5}, BalanceError),
+        ({"counts": ["disc", None]}, BalanceError),
+        ({"counts": {}}, BalanceError),
+        ({"counts": {"disc": 5}, "filter": "good"}, BalanceError),
+        ({"counts": {"disc": 5}, "seed": True}, BalanceError),
+        ({"counts": {"disc": 5}, "seed": None}, BalanceError),
+        ({"counts": {"disc": 5}, "max_ratio": -1}, BalanceError),
+        ({"counts": {"disc": 5}, "model": "nobody"}, ModelNotFound),
+    ],
+)
+def test_errors_come_back_as_their_own_class(client, arguments, error):
+    with pytest.raises(error) as caught:
+        client.request_balanced_batch(**arguments)
+    assert type(caught.value) is error
+    assert caught.value.do
+
+
+def test_the_model_and_readiness(client):
+    assert client.model()["training_counts"] == ONE_COUNTS
+    assert client.ready()
+    with pytest.raises(ModelNotFound):
+        client.model("nobody")
+
+
+# -- what breaks on the way ------------------------------------------------------------------------
+
+
+class Faulty(httpx.BaseTransport):
+    """Breaks the first attempts, then lets requests through; keeps their bodies."""
+
+    def __init__(self, models: FolderModels, faults: list[object]) -> None:
+        self._inner, self._faults = InProcess(create_app(models)), faults
+        self.bodies: list[bytes] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.bodies.append(request.read())
+        response = self._inner.handle_request(request)
+        fault = self._faults.pop(0) if self._faults else None
+        if isinstance(fault, Exception):
+            raise fault
+        if isinstance(fault, int):
+            return httpx.Response(fault, text="replica died")
+        if fault == "cut":
+            whole = response.read()
+            return httpx.Response(200, content=whole[: len(whole) // 2])
+        if fault == "short":
+            return httpx.Response(200, content=response.read()[:-9000])
+        return response
+
+
+@pytest.mark.parametrize(
+    "fault", [httpx.ReadError("gone"), httpx.RemoteProtocolError("gone"), 503, 500, "cut", "short"]
+)
+def test_a_lost_attempt_is_repeated_as_the_same_request(models, batch, fault):
+    transport = Faulty(models, [fault])
+    with Client(transport=transport) as client:
+        again = client.request_balanced_batch(COUNTS, seed=7)
+    assert again.images.tobytes() == batch.images.tobytes()
+    assert len(transport.bodies) == 2
+    assert len(set(transport.bodies)) == 1
+
+
+def test_it_gives_up_at_last(models):
+    transport = Faulty(models, [503] * 9)
+    with Client(transport=transport) as client, pytest.raises(ServiceUnavailable, match="503"):
+        client.model()
+    assert len(transport.bodies) == ATTEMPTS
+
+
+def test_a_problem_of_the_registry_is_told_at_once():
+    class Away:
+        def get(self, model: str) -> None:
+            raise RegistryError("the registry is away", do="start it")
+
+    with (
+        Client(transport=InProcess(create_app(Away()))) as client,
+        pytest.raises(RegistryError, match="away"),
+    ):
+        client.model()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_nobody_listens():
+    url = f"http://127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    with pytest.raises(ServiceUnavailable, match=url) as caught:
+        request_balanced_batch(COUNTS, url=url)
+    assert "fastgan-aug serve" in caught.value.do
+    assert time.monotonic() - began < 5
+    with Client(url) as client:
+        assert not client.ready()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:1", "ftp://127.0.0.1", "http://[", "http://a b"])
+def test_an_address_that_is_none(url):
+    with pytest.raises(ServiceUnavailable):
+        request_balanced_batch(COUNTS, url=url)
+
+
+def test_a_service_that_says_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Client(url, timeout=0.3) as client:
+            with pytest.raises(ServiceUnavailable, match=r"0\.3 s"):
+                client.model()
+            assert not client.ready()
+
+
+def test_another_service_listens_there():
+    def other(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(404, text="what?")
+
+    with (
+        Client(transport=httpx.MockTransport(other)) as client,
+        pytest.raises(ServiceUnavailable, match="404"),
+    ):
+        client.request_balanced_batch(COUNTS)
+
+
+class Breaking:
+    """A model whose generator fails on one cell."""
+
+    def __init__(self, models: FolderModels, cell: str) -> None:
+        self._model, self._cell = models.get("1"), Cell((cell,))
+
+    def get(self, model: str):
+        return self
+
+    def __getattr__(self, name: str):
+        return getattr(self._model, name)
+
+    @property
+    def synthesizer(self):
+        return self
+
+    @property
+    def space(self):
+        return self._model.synthesizer.space
+
+    @property
+    def size(self):
+        return self._model.synthesizer.size
+
+    @property
+    def class_counts(self):
+        return self._model.synthesizer.class_counts
+
+    def generate(self, cells, seeds):
+        if self._cell in cells:
+            raise RuntimeError("out of memory")
+        return self._model.synthesizer.generate(cells, seeds)
+
+
+@pytest.fixture
+def serve_over_socket():
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(app: object) -> str:
+        port = free_port()
+        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))  # type: ignore[arg-type]
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(10)
+
+
+def test_over_a_socket_it_is_the_same(models, batch, serve_over_socket):
+    url = serve_over_socket(create_app(models))
+    again = request_balanced_batch(COUNTS, seed=7, url=url)
+    assert again.images.tobytes() == batch.images.tobytes()
+
+
+def test_a_failure_in_mid_stream_is_no_short_batch(models, serve_over_socket):
+    url = serve_over_socket(create_app(Breaking(models, "bar")))
+    with pytest.raises(ServiceUnavailable, match=url):
+        request_balanced_batch(COUNTS, 400, url=url)
+
+
+def test_a_failure_before_the_stream_is_an_error(models, serve_over_socket):
+    url = serve_over_socket(create_app(Breaking(models, "ring")))
+    with Client(url) as client, pytest.raises(Exception, match="RuntimeError") as caught:
+        client.request_balanced_batch(COUNTS)
+    assert caught.value.code == "error"
+
+
+def test_the_client_brings_no_heavy_library():
+    heavy = "{'torch', 'ray', 'mlflow', 'pydantic', 'fastapi', 'starlette', 'scipy', 'pandas'}"
+    code = f"import sys, serving.client; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr

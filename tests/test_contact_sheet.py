@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from fastgan_aug.data.contact_sheet import contact_sheet
+from fastgan_aug.data.dataset import Dataset
+
+
+def test_same_seed_same_picture_and_it_is_no_empty_one(toy: Dataset):
+    sheet = contact_sheet(toy, per_cell=3)
+    assert sheet == contact_sheet(toy, per_cell=3)
+    assert sheet != contact_sheet(toy, per_cell=3, seed=1)
+    picture = Image.open(io.BytesIO(sheet))
+    assert picture.format == "PNG"
+    assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_it_is_as_tall_as_the_cells_that_have_slices(toy: Dataset, small_phantom: Dataset):
+    def height(dataset: Dataset) -> int:
+        return Image.open(io.BytesIO(contact_sheet(dataset, 1))).height
+
+    assert height(small_phantom) == 2 * height(toy)  # 8 cells of 9 (one is empty), and 4
+
+
+def test_a_data_set_without_labelled_slices_has_a_sheet_too(toy: Dataset):
+    assert contact_sheet(toy.take(~toy.labelled)).startswith(b"\x89PNG")

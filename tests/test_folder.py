@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from toy import COUNTS, SIZE, make_toy_folder, toy_dataset
+
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.folder import area_mean, import_folder
+from fastgan_aug.errors import (
+    DataError,
+    FastGANAugError,
+    MissingPatientIds,
+    UnknownFactorValue,
+    UnreadableImage,
+)
+
+PICTURE = np.arange(64, dtype=np.uint8).reshape(8, 8)
+
+
+def folder(root: Path, csv: str, **images: Any) -> Path:
+    """A folder with a CSV and images, each an array (by suffix) or bytes."""
+    root.mkdir(exist_ok=True)
+    (root / "labels.csv").write_text(csv, encoding="utf-8")
+    for name, content in images.items():
+        path = root / name.replace("_", ".")
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif path.suffix == ".npy":
+            np.save(path, content)
+        else:
+            Image.fromarray(content).save(path)
+    return root
+
+
+def take(root: Path, **options: Any) -> Dataset:
+    return import_folder(root, Path("labels.csv"), **({"factors": ["kind"], "size": 8} | options))
+
+
+def one(root: Path, content: Any, name: str = "a_png") -> Dataset:
+    csv = f"file,patient_id,kind\n{name.replace('_', '.')},p,x\n"
+    return take(folder(root, csv, **{name: content}))
+
+
+def test_the_toy_folder_comes_in_whole(toy: Dataset):
+    assert {str(c): n for c, n in toy.class_counts.items()} == COUNTS
+    assert toy.meta.size == SIZE
+    assert toy.meta.laterality == "unverified"
+    assert (toy.images.max((1, 2)) == 1).all()
+    assert (~toy.labelled).sum() > 0
+
+
+def test_the_same_folder_gives_the_same_digest(toy: Dataset, tmp_path: Path):
+    assert toy_dataset(tmp_path).digest == toy.digest
+    assert toy_dataset(tmp_path, seed=1).digest != toy.digest
+
+
+def test_image_times_scale_is_the_source(toy: Dataset, tmp_path: Path):
+    root = make_toy_folder(tmp_path)
+    source = np.asarray(Image.open(root / "images" / "0000.png"), np.float64)
+    restored = toy.images[0].astype(np.float64) * toy.column("scale")[0]
+    np.testing.assert_allclose(restored, source, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a_png", np.uint8), ("a_png", np.uint16), ("a_tif", np.uint8), ("a_tif", np.uint16),
+     ("a_tiff", np.float32), ("a_npy", np.uint8), ("a_npy", np.uint16), ("a_npy", np.float32),
+     ("a_npy", np.float64)],
+)  # fmt: skip
+def test_every_format_gives_the_same_slice(tmp_path: Path, name: str, kind: type):
+    dataset = one(tmp_path, PICTURE.astype(kind), name)
+    np.testing.assert_array_equal(dataset.images[0], (PICTURE / 63).astype(np.float32))
+    assert dataset.column("scale").tolist() == [63.0]
+
+
+def test_eight_bit_sources_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        one(tmp_path, PICTURE.astype(np.uint16))
+        assert not caplog.records
+        one(tmp_path, PICTURE)
+    assert "8 bits" in caplog.text
+
+
+def test_rows_with_an_empty_factor_are_neighbours(tmp_path: Path):
+    csv = "file,patient_id,kind,grade,slice\na.png,p,x,1,2\nb.png,p,x,,1\nc.png,p,,,3\n"
+    root = folder(tmp_path, csv, a_png=PICTURE, b_png=PICTURE, c_png=PICTURE)
+    dataset = take(root, factors=["kind", "grade"], z_column="slice")
+    assert dataset.column("role").tolist() == ["labelled", "neighbour", "neighbour"]
+    assert dataset.table["kind"].to_pylist() == ["x", None, None]
+    assert sorted(dataset.neighbours()[0].tolist()) == [1, 2]
+
+
+def test_values_stand_in_order_of_appearance_or_as_declared(tmp_path: Path):
+    csv = "file,patient_id,kind\na.png,p,late\nb.png,q,early\n"
+    root = folder(tmp_path, csv, a_png=PICTURE, b_png=PICTURE)
+    assert take(root).meta.space.to_dict() == {"kind": ["late", "early"]}
+    declared = take(root, values={"kind": ["early", "late", "never"]})
+    assert [str(c) for c in declared.class_counts] == ["early", "late", "never"]
+    with pytest.raises(UnknownFactorValue, match=r"late.*Allowed: early"):
+        take(root, values={"kind": ["early"]})
+
+
+def test_scans_of_different_patients_may_have_the_same_name(tmp_path: Path):
+    csv = "file,patient_id,kind,visit\na.png,p,x,1\nb.png,q,x,1\n"
+    dataset = take(folder(tmp_path, csv, a_png=PICTURE, b_png=PICTURE), scan_column="visit")
+    assert len(set(dataset.column("scan_id"))) == 2
+
+
+def test_no_file_name_is_kept(tmp_path: Path):
+    csv = "file,patient_id,kind\njane-doe.png,p,x\n"
+    root = folder(tmp_path, csv)
+    Image.fromarray(PICTURE).save(root / "jane-doe.png")
+    dataset = take(root)
+    dataset.write(tmp_path / "d.parquet")
+    assert "jane" not in str(dataset.table.to_pylist()) + dataset.meta.to_json()
+    assert b"jane" not in (tmp_path / "d.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a_png", np.zeros((8, 9), np.uint8)),  # not square
+        ("a_png", np.zeros((8, 8), np.uint8)),  # empty
+        ("a_png", np.full((8, 8), 7, np.uint8)),  # constant
+        ("a_png", np.zeros((8, 8, 3), np.uint8)),  # colours are no counts
+        ("a_png", b"no picture"),
+        ("a_png", b""),
+        ("a_npy", b"no array"),
+        ("a_npy", b""),
+        ("a_npy", np.full((8, 8), np.nan)),
+        ("a_npy", PICTURE - 10.0),  # negative
+        ("a_npy", np.zeros((2, 8, 8))),
+        ("a_npy", np.asarray(["text"])),
+        ("a_jpg", PICTURE),
+    ],
+)
+def test_what_is_no_slice_is_refused(tmp_path: Path, name: str, content: Any):
+    with pytest.raises(UnreadableImage, match=r"a\."):
+        one(tmp_path, content, name)
+
+
+def test_a_pickled_array_is_never_loaded(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.asarray([{"an": "object"}]), allow_pickle=True)
+    with pytest.raises(UnreadableImage):
+        one(tmp_path, (tmp_path / "a.npy").read_bytes(), "a_npy")
+
+
+@pytest.mark.parametrize(
+    ("csv", "error"),
+    [
+        ("", DataError),
+        ("file,patient_id,kind\n", DataError),
+        ("file,kind\na.png,x\n", MissingPatientIds),
+        ("file,patient_id,kind\na.png,,x\n", MissingPatientIds),
+        ("file,patient_id\na.png,p\n", DataError),
+        ("patient_id,kind\np,x\n", DataError),
+        ("file,patient_id,kind\na.png,p,\n", DataError),
+        ("file,patient_id,kind\nb.png,p,x\n", UnreadableImage),
+        ("file,patient_id,kind\n,p,x\n", UnreadableImage),
+        ("file,patient_id,kind\na.png,p,x\na.png,q,x\n", DataError),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path: Path, csv: str, error: type[FastGANAugError]):
+    with pytest.raises(error):
+        take(folder(tmp_path, csv, a_png=PICTURE))
+
+
+@pytest.mark.parametrize("z", ["", "low", "nan"])
+def test_a_position_must_be_a_number(tmp_path: Path, z: str):
+    csv = f"file,patient_id,kind,z\na.png,p,x,{z}\n"
+    with pytest.raises(DataError, match="z"):
+        take(folder(tmp_path, csv, a_png=PICTURE), z_column="z")
+
+
+def test_a_missing_csv_and_a_wrong_laterality_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="labels"):
+        take(tmp_path)
+    with pytest.raises(DataError, match="radiological"):
+        take(folder(tmp_path, ""), laterality="left")
+
+
+@given(st.integers(4, 20), st.integers(2, 24))
+def test_resampling_keeps_the_mean_and_a_constant(source: int, size: int):
+    image = np.random.default_rng(source).random((source, source))
+    resampled = area_mean(image, size)
+    assert resampled.shape == (size, size)
+    np.testing.assert_allclose(resampled.mean(), image.mean())
+    np.testing.assert_allclose(area_mean(np.ones((source, source)), size), 1)
+
+
+def test_resampling_by_a_whole_factor_is_the_block_mean():
+    image = np.random.default_rng(0).random((8, 8))
+    np.testing.assert_allclose(area_mean(image, 4), image.reshape(4, 2, 4, 2).mean((1, 3)))
+    assert area_mean(image, 8) is image
+
+
+def test_a_slice_keeps_its_orientation(tmp_path: Path):
+    corner = np.zeros((16, 16), np.uint16)
+    corner[:4, 12:] = 1000
+    dataset = one(tmp_path, corner)
+    assert np.argwhere(dataset.images[0] == 1).tolist() == [[0, 6], [0, 7], [1, 6], [1, 7]]

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gan_toy
+import numpy as np
+import pytest
+import torch
+from gan_toy import CELLS, TRAINING, run, toy_data, toy_state
+
+from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.errors import DataError, TrainingDiverged
+from fastgan_aug.gan import losses
+from fastgan_aug.gan.checkpoint import state_tensors
+from fastgan_aug.gan.training import (
+    Share,
+    average_decay,
+    draw_batch,
+    draw_rows,
+    served_generator,
+    train,
+    train_step,
+    update_average,
+)
+
+
+def test_same_seed_same_weights_and_another_seed_others() -> None:
+    first, second = toy_state(), toy_state()
+    run(first), run(second)
+    for name, tensor in state_tensors(first).items():
+        assert torch.equal(tensor, state_tensors(second)[name]), name
+    other = toy_state(replace(TRAINING, seed=4))
+    assert not torch.equal(other.generator.embed.weight, toy_state().generator.embed.weight)
+
+
+def test_progress_is_counted_in_images() -> None:
+    recording = run(toy_state())
+    assert [seen for seen, _ in recording.curve] == [16, 32, 48, 64]
+    assert recording.checkpoints == [32, 64]
+
+
+def test_a_step_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fused step against the plain one: three discriminator passes, two separate gradients."""
+    fused, plain = toy_state(), toy_state()
+    batch = draw_batch(toy_data(), AugmentConfig(), TRAINING, fused.generator, 0, Share())
+    train_step(fused, batch, TRAINING, Share())
+    fake = plain.generator(batch.latents, batch.condition)
+    network = plain.discriminator
+    fake_logits, _, _ = network(fake.detach(), batch.condition)
+    real_logits, second, third = network(batch.real, batch.condition)
+    loss_d = losses.real_loss(real_logits) + losses.fake_loss(fake_logits)
+    loss_d += losses.reconstruction_loss(network, batch.real, second, third, batch.corner)
+    loss_d.backward()
+    gradients = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    losses.generator_loss(network(fake, batch.condition)[0]).backward()
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    plain.discriminator_optimiser.step()
+    plain.generator_optimiser.step()
+    for (name, a), b in zip(
+        fused.generator.named_parameters(), plain.generator.parameters(), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+    for a, b in zip(fused.discriminator.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_natural_sampling_shows_every_slice_once_per_pass() -> None:
+    data = toy_data()
+    training = replace(TRAINING, batch=len(data.rows), sampling_power=1.0)
+    for epoch in range(3):
+        rows = draw_rows(data, training, epoch * training.batch)
+        assert sorted(rows) == sorted(data.rows)
+
+
+def test_power_zero_draws_cells_equally_often() -> None:
+    data = toy_data(200)
+    cell = data.cell.copy()
+    cell[:150] = 0
+    skewed = replace(data, cell=cell)
+    training = replace(TRAINING, batch=3000, sampling_power=0.0)
+    drawn = np.bincount(skewed.cell[draw_rows(skewed, training, 0)], minlength=CELLS)
+    assert drawn.min() > 900
+
+
+def test_workers_share_one_batch_without_overlap() -> None:
+    data, generator = toy_data(), toy_state().generator
+    whole = draw_batch(data, AugmentConfig(), TRAINING, generator, 24, Share())
+    parts = [
+        draw_batch(data, AugmentConfig(), TRAINING, generator, 24, Share(r, 2)) for r in (0, 1)
+    ]
+    for rank, part in enumerate(parts):
+        assert torch.equal(part.real, whole.real[rank::2])
+        assert torch.equal(part.latents, whole.latents[rank::2])
+        assert part.corner == whole.corner
+
+
+def test_average_of_a_constant_is_the_constant() -> None:
+    state = toy_state()
+    assert state.average is not None
+    before = {k: v.clone() for k, v in state.generator.state_dict().items()}
+    for _ in range(5):
+        update_average(state.average, state.generator, 0.9)
+    for name, tensor in state.average.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], msg=name)
+
+
+def test_half_of_a_weight_is_gone_after_the_half_life() -> None:
+    training = replace(TRAINING, batch=8, ema_half_life=80)
+    assert average_decay(training) ** 10 == pytest.approx(0.5)
+
+
+def test_served_generator_measures_its_batch_norm_again() -> None:
+    state = toy_state()
+    run(state)
+    before = {k: v.clone() for k, v in state_tensors(state).items()}
+    served = served_generator(state, toy_data(), TRAINING)
+    assert not served.training
+    latents = torch.randn(256, served.latent_size)
+    images = served(latents, torch.eye(CELLS)[torch.arange(256) % CELLS])
+    served.train()
+    again = served(latents, torch.eye(CELLS)[torch.arange(256) % CELLS])
+    assert (images - again).abs().mean() < 0.1
+    for name, tensor in state_tensors(state).items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_losses_fall_on_a_constant_set() -> None:
+    data = toy_data()
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+    data.images[:] = 2 * torch.exp(-4 * (x**2 + y**2)) - 1
+    training = replace(TRAINING, images=800, log_every=80, checkpoint_every=800)
+    recording = gan_toy.Recording()
+    train(toy_state(training), data, AugmentConfig(shift=0), training, recording)
+    reconstruction = [values["loss_reconstruction"] for _, values in recording.curve]
+    assert reconstruction[-1] < 0.7 * reconstruction[0]
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
+def test_divergence_stops_before_a_checkpoint(poison: float) -> None:
+    state, recording = toy_state(), gan_toy.Recording()
+    with torch.no_grad():
+        state.discriminator.output[3].weight.fill_(poison)
+    with pytest.raises(TrainingDiverged, match="after"):
+        train(state, toy_data(), AugmentConfig(), TRAINING, recording)
+    assert recording.checkpoints == []
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(DataError, match="3 workers"):
+        run(toy_state(), share=Share(0, 3))
+
+
+def test_no_labelled_slice_is_refused() -> None:
+    empty = replace(toy_data(), rows=np.empty(0, np.int64))
+    with pytest.raises(DataError, match="no labelled"):
+        train(toy_state(), empty, AugmentConfig(), TRAINING, gan_toy.Recording())
+
+
+def test_bf16_trains() -> None:
+    recording = run(toy_state(), replace(TRAINING, precision="bf16"))
+    assert np.isfinite([v for _, values in recording.curve for v in values.values()]).all()
