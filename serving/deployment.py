@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import ray
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
 from fastgan_aug.config import ServingConfig
 from fastgan_aug.engines.mlflow_server import check_port
-from fastgan_aug.errors import FastGANAugError, ServiceUnavailable
+from fastgan_aug.errors import ConfigError, FastGANAugError, ServiceUnavailable
 from serving.app import create_app, try_model
 from serving.protocol import PROBLEM_TYPE, error_of
 from serving.registered import RegistryModels
@@ -75,8 +76,26 @@ class SynthesisReplica:
             try_model(model)
 
 
-def app_builder(args: ServiceArguments) -> serve.Application:
-    """The application, as ``serve deploy`` and ``start_service`` build it."""
+def app_builder(args: Mapping[str, Any]) -> serve.Application:
+    """The application that ``serve deploy`` builds from the file's ``args``.
+
+    Raises:
+        ConfigError: an unknown key, a missing one, or a bad value.
+    """
+    try:
+        # Serve itself converts only for annotations that are no text, which they are here.
+        return build_application(ServiceArguments.model_validate(args))
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(
+            f"args: {told}",
+            allowed=", ".join(ServiceArguments.model_fields),
+            do="correct the args of the application in the Serve file",
+        ) from None
+
+
+def build_application(args: ServiceArguments) -> serve.Application:
+    """Binds the deployment to its arguments."""
     service = serve.deployment(
         name=DEPLOYMENT,
         num_replicas=args.replicas,
@@ -128,7 +147,7 @@ def start_service(
         address = {"host": serving.host, "port": serving.port}
         serve.start(proxy_location="HeadOnly", http_options=address)
         # `serve.run` waits without end when resources are missing: deploy, then watch.
-        target = serve.RunTarget(app_builder(arguments), name=APPLICATION, route_prefix="/")
+        target = serve.RunTarget(build_application(arguments), name=APPLICATION, route_prefix="/")
         serve.run_many(
             [target],
             wait_for_ingress_deployment_creation=False,

@@ -78,6 +78,7 @@ def test_the_lock_is_portable() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+==[^\s;]+( ; .+)?", line) for line in pins)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own schema, under pydantic
 def test_rays_loader_accepts_the_service() -> None:
     from ray.serve.schema import ServeDeploySchema
 

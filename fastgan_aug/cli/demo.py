@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -195,12 +196,13 @@ def _start(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.engines.mlflow_server import free_port, tracking_server
     from fastgan_aug.engines.ray_cluster import ray_cluster
 
-    with console.status("  starting the MLflow server and Ray"):
-        uri = results.config.tracking.uri
-        results.tracking_uri = uri or running.enter_context(
-            tracking_server(results.folder, free_port())
-        )
-        running.enter_context(ray_cluster(results.config.engine.timeout))
+    config = results.config
+    with console.status("  starting the MLflow server and Ray"), ThreadPoolExecutor(1) as beside:
+        if config.tracking.uri is None:
+            server = tracking_server(results.folder, free_port())
+            starting = beside.submit(running.enter_context, server)
+        running.enter_context(ray_cluster(config.engine.timeout))
+        results.tracking_uri = config.tracking.uri or starting.result()
     console.print(f"      MLflow at {results.tracking_uri}")
 
 
@@ -326,8 +328,7 @@ def _downstream(results: DemoResults, console: Console) -> None:
     from rich.progress import Progress
 
     from downstream.experiment import run_experiment
-    from downstream.report import usefulness_table
-    from downstream.source import service_source
+    from downstream.service import service_source
     from serving.client import Client
 
     with Client(results.url) as client, Progress(console=console, transient=True) as progress:
@@ -340,11 +341,9 @@ def _downstream(results: DemoResults, console: Console) -> None:
                 task, completed=done, total=total, description=f"  {what}"
             ),
         )  # fmt: skip
-    rows = usefulness_table(results.usefulness)
-    table = Table(*rows[0], box=None)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
+    console.print(usefulness_view(results.usefulness))
+    for comparison in results.usefulness.comparisons:
+        console.print(f"      [bold]{comparison.verdict}[/]: {comparison.reason}")
 
 
 def _farewell(results: DemoResults, page: Path, open_ui: str, console: Console) -> None:

@@ -21,6 +21,8 @@ TrackingUri = Annotated[
 ]
 ModelName = Annotated[str, typer.Option(help="Name of the registered model.")]
 
+WIDTH = 120
+
 REGISTER = """Make a run's checkpoint a model version, alias `candidate`.
 
 Example:
@@ -115,8 +117,9 @@ def lineage_command(
             note = "compared with MLflow"
         except RegistryError as error:
             note = f"as the file says: {error.what}"
-    console = Console()
-    console.print(_tree(batch.name, len(read.images), read.provenance, told), soft_wrap=True)
+    # Never narrower than a digest at the end of the tree: half a digest is of no use.
+    console = Console(width=max(WIDTH, Console().width))
+    console.print(_tree(batch.name, len(read.images), read.provenance, told))
     console.print(note, style="dim", markup=False, soft_wrap=True)
 
 

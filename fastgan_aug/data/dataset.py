@@ -23,6 +23,11 @@ FORMAT = 1
 METADATA_KEY = b"fastgan_aug"
 LABELLED, NEIGHBOUR = "labelled", "neighbour"
 RADIOLOGICAL, UNVERIFIED = "radiological", "unverified"
+# Columns of data sets and of generated batches; no factor may have such a name.
+OWN_COLUMNS = frozenset(
+    ("image", "patient_id", "scan_id", "z", "role", "scale", "unit", "synthetic")
+)
+BATCH_COLUMNS = frozenset(("cell", "seed", "index", "unseen"))
 
 
 @dataclass(frozen=True)
@@ -324,12 +329,18 @@ def _column_bytes(column: pa.ChunkedArray) -> bytes:
 
 
 def _check_columns(table: pa.Table, meta: DatasetMeta) -> None:
-    wanted = {"image", "patient_id", "scan_id", "z", "role", "scale", "unit", "synthetic"}
-    missing = (wanted | set(meta.space.names)) - set(table.column_names)
+    taken = set(meta.space.names) & (OWN_COLUMNS | BATCH_COLUMNS)
+    if taken:
+        raise DataError(
+            f"factors are named {sorted(taken)}",
+            allowed="any name but " + ", ".join(sorted(OWN_COLUMNS | BATCH_COLUMNS)),
+            do="rename the label columns",
+        )
+    missing = (OWN_COLUMNS | set(meta.space.names)) - set(table.column_names)
     if missing:
         raise DataError(
             f"the columns {sorted(missing)} are missing",
-            allowed=", ".join(sorted(wanted)) + " and one column per factor",
+            allowed=", ".join(sorted(OWN_COLUMNS)) + " and one column per factor",
             do="import the images again with `fastgan-aug data import`",
         )
     if table["image"].type != image_type(meta.size):

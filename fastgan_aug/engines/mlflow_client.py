@@ -20,6 +20,7 @@ ARTIFACTS = "mlartifacts"
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
@@ -52,12 +53,12 @@ def connect(uri: str) -> Any:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    for name, level in QUIET.items():
-        logging.getLogger(name).setLevel(level)
     # What MLflow's own use of SQLAlchemy is warned of is nothing that a user could change.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow\.")
     from mlflow import MlflowClient
 
+    for name, level in QUIET.items():  # after the import, which sets levels of its own
+        logging.getLogger(name).setLevel(level)
     with registry_errors(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 

@@ -7,10 +7,7 @@ with the run.
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from fastgan_aug.engines.mlflow_client import connect, registry_errors
+from fastgan_aug.engines.mlflow_upload import LOGGED, SHA_TAG, upload_version
 from fastgan_aug.errors import CheckpointError, ModelNotFound, RegistryError
-from fastgan_aug.gan.checkpoint import GENERATOR, META, CheckpointMeta, read_meta
+from fastgan_aug.gan.checkpoint import GENERATOR, META, read_meta
 from fastgan_aug.storage import replace_when_complete
 
-logger = logging.getLogger(__name__)
 CANDIDATE, CHAMPION = "candidate", "champion"
-SHA_TAG = "checkpoint_sha256"
-LOGGED = "models:/"
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ def register(
         _make_model(client, model_name)
         version = _find_same(client, model_name, run_id, meta.digest)
         if version is None:
-            version = _upload(client, checkpoint, meta, model_name, run_id)
+            version = upload_version(client, checkpoint, meta, model_name, run_id)
         for key, value in (extra_tags or {}).items():
             client.set_model_version_tag(model_name, version, key, str(value))
         client.set_registered_model_alias(model_name, CANDIDATE, version)
@@ -214,21 +209,6 @@ def lineage(model: str, version_or_alias: str, uri: str) -> dict[str, Any]:
 # -- registration ----------------------------------------------------------------------------------
 
 
-def version_tags(meta: CheckpointMeta) -> dict[str, str]:
-    """What a version says of itself, all of it from the checkpoint's own manifest."""
-    origin = meta.lineage
-    return {
-        SHA_TAG: meta.digest,
-        "dataset_digest": origin.dataset_digest,
-        "config_digest": origin.config_digest,
-        "code_version": origin.code_version,
-        "images_seen": str(meta.images_seen),
-        "space": json.dumps(origin.space),
-        "class_counts": json.dumps(origin.class_counts),
-        "training_patients": str(len(origin.patient_digests)),
-    }
-
-
 def _make_model(client: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -244,76 +224,6 @@ def _find_same(client: Any, name: str, run_id: str, sha: str) -> str | None:
         if version.run_id == run_id and version.tags.get(SHA_TAG) == sha:
             return str(version.version)
     return None
-
-
-def _upload(
-    client: Any, checkpoint: Path, meta: CheckpointMeta, model_name: str, run_id: str
-) -> str:
-    """Logs the served files as a model of the run, and makes a version of it."""
-    from mlflow.entities import LoggedModelOutput
-
-    run = client.get_run(run_id)
-    tags = version_tags(meta)
-    logged = client.create_logged_model(
-        run.info.experiment_id,
-        name=f"generator-{meta.images_seen:09d}",
-        source_run_id=run_id,
-        tags={key: tags[key] for key in (SHA_TAG, "dataset_digest", "config_digest")},
-        model_type="conditional-fastgan",
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        for name in (META, GENERATOR):
-            shutil.copyfile(checkpoint / name, Path(folder, name))
-        _write_mlmodel(Path(folder), logged.model_id, run_id)
-        client.log_model_artifacts(logged.model_id, folder)
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, meta.images_seen)])
-    made = client.create_model_version(
-        model_name,
-        source=_source(client, logged),
-        run_id=run_id,
-        model_id=logged.model_id,
-        tags=tags,
-        description=_in_words(client, run, meta),
-    )
-    return str(made.version)
-
-
-def _source(client: Any, logged: Any) -> str:
-    """The logged model's own URI, which the server resolves for its pages.
-
-    Without a server MLflow would look that URI up at its process-wide address: the place instead.
-    """
-    bare = client.tracking_uri.startswith("sqlite:")
-    return str(logged.artifact_location) if bare else f"{LOGGED}{logged.model_id}"
-
-
-def _write_mlmodel(folder: Path, model_id: str, run_id: str) -> None:
-    """MLflow's own description of the folder, with a flavour of ours: no code is run to load it."""
-    from mlflow.models import Model
-
-    model = Model(run_id=run_id, model_id=model_id)
-    model.add_flavor("fastgan_aug", manifest=META, weights=GENERATOR, format="safetensors")
-    model.save(str(folder / "MLmodel"))
-
-
-def _in_words(client: Any, run: Any, meta: CheckpointMeta) -> str:
-    origin, info = meta.lineage, run.info
-    rows = "\n".join(f"| {cell} | {count} |" for cell, count in origin.class_counts.items())
-    pictures = sorted(
-        (f.path for f in client.list_artifacts(info.run_id, "images") if f.path.endswith(".png")),
-        key=lambda path: int(path.split("+step+")[1].split("+")[0]) if "+step+" in path else -1,
-    )
-    grid = (
-        f"\n\nNewest sample grid: `{pictures[-1]}` among the run's artefacts." if pictures else ""
-    )
-    return (
-        f"Conditional FastGAN after {meta.images_seen} images.\n\n"
-        f"Trained by [run {info.run_name}](#/experiments/{info.experiment_id}/runs/{info.run_id}) "
-        f"on data `{origin.dataset_digest}` ({len(origin.patient_digests)} patients), with "
-        f"configuration `{origin.config_digest}` and code `{origin.code_version}`.\n\n"
-        f"| cell | training slices |\n|---|---|\n{rows}{grid}"
-    )
 
 
 # -- finding and fetching --------------------------------------------------------------------------

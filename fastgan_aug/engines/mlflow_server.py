@@ -63,7 +63,9 @@ class TrackingServer:
                 time.sleep(0.05)
 
 
-def start_tracking_server(folder: Path, port: int = 5000, *, timeout: float = 90) -> TrackingServer:
+def start_tracking_server(
+    folder: Path, port: int = 5000, *, timeout: float = 120
+) -> TrackingServer:
     """Starts a server that outlives this process, and waits until it answers.
 
     Args:
@@ -104,7 +106,7 @@ def start_tracking_server(folder: Path, port: int = 5000, *, timeout: float = 90
 
 
 @contextmanager
-def tracking_server(folder: Path, port: int = 5000, *, timeout: float = 90) -> Iterator[str]:
+def tracking_server(folder: Path, port: int = 5000, *, timeout: float = 120) -> Iterator[str]:
     """Runs a server for the length of the block; yields its URI and leaves no process behind.
 
     Raises:

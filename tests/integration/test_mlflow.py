@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from fastgan_aug.balance import BalancePlan
+from fastgan_aug.cli.main import app
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.engines import mlflow_registry as registry
 from fastgan_aug.engines.mlflow_client import connect, local_uri
@@ -25,9 +31,11 @@ from fastgan_aug.engines.mlflow_server import (
 )
 from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset, replay
 from fastgan_aug.errors import CheckpointError, ModelNotFound, PortInUse, RegistryError
-from fastgan_aug.gan.checkpoint import GENERATOR, META, Lineage, write_checkpoint
+from fastgan_aug.gan.checkpoint import GENERATOR, META, Lineage, read_meta, write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
 from fastgan_aug.gan.training import new_state
+from serving.batch import BalancedBatch
+from serving.protocol import Header, Provenance
 
 pytestmark = pytest.mark.integration
 
@@ -124,6 +132,11 @@ def test_registered_fetched_promoted(uri: str, run: tuple[Path, str], tmp_path: 
     folder, run_id = run
     source = folder / "images-000004000"
     made = registry.register(source, uri=uri, model_name="toy", run_id=run_id)
+    words = connect(uri).get_model_version("toy", made.version).description
+    link = re.search(r"\((get-artifact\?.+)\)", words)
+    assert link is not None
+    picture = httpx.get(f"{uri}/{link[1]}")
+    assert picture.content == png(), "the version's page shows the sample grid"
     assert made.aliases == ("candidate",)
     assert json.loads(made.tags["class_counts"])["cross"] == 0
     again = registry.register(source, uri=uri, model_name="toy", run_id=run_id)
@@ -272,3 +285,48 @@ def wait_until(holds: object, seconds: float = 60) -> None:
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_the_command_line_registers_promotes_and_prints_the_lineage(tmp_path: Path) -> None:
+    runner, store = CliRunner(), tmp_path / "run"
+    store.mkdir()
+    address = local_uri(store)
+    run_id = finished_run(store, address)
+    source = store / "images-000004000"
+    sha = read_meta(source).digest
+
+    def call(*arguments: str) -> str:
+        result = runner.invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    # The default address is the SQLite file in the run's folder.
+    assert "models:/toy/1" in call("register", str(source), "--model", "toy")
+    said = call(
+        *("promote", "candidate", "--by", "A. Person", "--reason", "the first"),
+        *("--model", "toy", "--tracking-uri", address),
+    )
+    assert "before: none" in said
+
+    batch = tmp_path / "batch.parquet"
+    origin = Provenance(
+        "toy", "1", "champion", run_id, sha, LINEAGE.dataset_digest, LINEAGE.config_digest,
+        LINEAGE.code_version, "torch-cpu-fp32", 7, "request",
+    )  # fmt: skip
+    plan = BalancePlan({}, {})
+    none = np.zeros(0, np.uint64)
+    images = np.zeros((0, 32, 32), np.float32)
+    header = Header(32, SPACE, plan, origin)
+    BalancedBatch(header, images, [], none, none.astype(np.uint32), none.astype(bool)).to_parquet(
+        batch
+    )
+    alone = call("lineage", str(batch))
+    for part in ("models:/toy/1", run_id, sha, "c" * 64, "d" * 64, LINEAGE.code_version):
+        assert part in alone
+    assert "= MLflow" not in alone
+    compared = call("lineage", str(batch), "--tracking-uri", address)
+    assert compared.count("= MLflow") == 5
+    assert "promoted by A. Person: the first" in compared
+    away = call("lineage", str(batch), "--tracking-uri", f"http://127.0.0.1:{free_port()}")
+    assert "could not be reached" in away
+    assert run_id in away

@@ -19,9 +19,15 @@ from fastgan_aug.engines.mlflow_client import local_uri
 from fastgan_aug.engines.mlflow_registry import promote, register
 from fastgan_aug.engines.mlflow_server import free_port
 from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset
-from fastgan_aug.errors import ModelNotFound, PortInUse, ServiceUnavailable, UnseenCell
+from fastgan_aug.errors import (
+    ConfigError,
+    ModelNotFound,
+    PortInUse,
+    ServiceUnavailable,
+    UnseenCell,
+)
 from serving.client import Client
-from serving.deployment import ServiceArguments, app_builder, start_service, stop_service
+from serving.deployment import app_builder, start_service, stop_service
 from tests.served import ONE_COUNTS, ONE_FACTOR, lineage, tiny_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -146,7 +152,9 @@ def test_the_deployed_file_builds_the_application():
     (application,) = plain["applications"]
     assert application["import_path"] == "serving.deployment:app_builder"
     assert plain["http_options"]["host"] == "127.0.0.1"
-    app_builder(ServiceArguments.model_validate(application["args"]))
+    app_builder(application["args"])
+    with pytest.raises(ConfigError, match="replica_count"):
+        app_builder(application["args"] | {"replica_count": 2})
 
 
 # These start and end Serve themselves: the last ones, after the shared service is down.

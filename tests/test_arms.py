@@ -1,0 +1,171 @@
+"""Laws of the arms: labels, counts, weights, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from downstream.arms import (
+    ARMS,
+    Material,
+    class_weights,
+    classical_augmentation,
+    oversampling,
+    real,
+    request_counts,
+    with_synthetic,
+)
+from downstream.service import trained_patients
+from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.errors import ConfigError, DataError, UnknownCell
+
+RULES = AugmentConfig(shift=2, flip={"shape": ["disc", "ring"]})
+
+
+@dataclass
+class Batch:
+    images: NDArray[np.float32]
+    cells: list[str]
+
+
+def replayed(train: Dataset, gain: float = 1.0) -> object:
+    """A source that fills each class with real training slices, dimmed by ``gain``."""
+    names = np.asarray([str(c) for c in train.cells])
+
+    def source(counts: Mapping[str, int], seed: int) -> Batch:
+        random, top, rows = np.random.default_rng(seed), max(counts.values()), list[int]()
+        for name, n in counts.items():
+            rows += random.choice(np.flatnonzero(names == name), top - n).tolist()
+        return Batch(train.images[rows] * np.float32(gain), names[rows].tolist())
+
+    return source
+
+
+@pytest.fixture
+def material(toy: Dataset) -> Material:
+    return Material.of(toy, "shape", RULES, replayed(toy))  # type: ignore[arg-type]
+
+
+def test_real_arms_hold_the_labelled_slices_and_nothing_synthetic(
+    toy: Dataset, material: Material
+) -> None:
+    for prepare in (real, class_weights, oversampling):
+        fit = prepare(material, 0)
+        assert fit.n_synthetic == 0
+        assert np.array_equal(fit.images, toy.images[toy.labelled])
+    assert dict(zip(material.classes, material.counts, strict=True)) == {
+        str(c): n for c, n in toy.class_counts.items()
+    }
+
+
+def test_class_weights_give_every_class_the_same_share(material: Material) -> None:
+    weights = class_weights(material, 0).class_weights
+    assert weights is not None
+    assert weights * material.counts == pytest.approx(np.full(4, len(material.labels) / 4))
+
+
+def test_oversampling_draws_every_class_equally_often(material: Material) -> None:
+    chances = oversampling(material, 0).sampling
+    assert chances is not None
+    shares = np.bincount(material.labels, chances / chances.sum())
+    assert shares == pytest.approx(np.full(4, 0.25))
+
+
+def test_synthetic_fills_every_class_to_the_majority(material: Material) -> None:
+    fit = with_synthetic(material, 3)
+    counts = np.bincount(fit.labels, minlength=4)
+    assert (counts == material.counts.max()).all()
+    assert fit.n_synthetic == counts.sum() - len(material.labels)
+    assert np.array_equal(fit.images, with_synthetic(material, 3).images)
+    assert not np.array_equal(fit.images, with_synthetic(material, 4).images)
+
+
+def test_the_request_names_values_or_cells_where_values_are_shared(material: Material) -> None:
+    assert request_counts(material) == {"disc": 60, "ring": 40, "bar": 24, "cross": 12}
+    space = ConditionSpace.of({"left": ["yes", "no"], "right": ["yes", "no"]})
+    shared = replace(
+        material,
+        space=space,
+        factor="right",
+        classes=("yes", "no"),
+        labels=np.asarray([0, 0, 1, 1, 1]),
+        cells=np.asarray([0, 0, 1, 1, 3]),
+    )
+    assert request_counts(shared) == {"yes/yes": 2, "yes/no": 2, "no/no": 1}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (lambda b: Batch(b.images[:, :16], b.cells), DataError),
+        (lambda b: Batch(b.images[1:], b.cells), DataError),
+        (lambda b: Batch(b.images * np.float32(np.nan), b.cells), DataError),
+        (lambda b: Batch(b.images + 1, b.cells), DataError),
+        (lambda b: Batch(b.images, ["star"] * len(b.cells)), UnknownCell),
+    ],
+)
+def test_a_wrong_batch_is_refused(material: Material, spoil, error) -> None:  # type: ignore[no-untyped-def]
+    source = material.synthetic
+    bad = replace(material, synthetic=lambda counts, seed: spoil(source(counts, seed)))
+    with pytest.raises(error):
+        with_synthetic(bad, 0)
+
+
+def augmented(images: NDArray[np.float32], flippable: bool, shift: int, seed: int = 0):  # type: ignore[no-untyped-def]
+    augment = classical_augmentation(np.full(len(images), flippable), shift)
+    random = torch.Generator().manual_seed(seed)
+    taken = torch.from_numpy(images)[:, None]
+    return augment(taken, torch.arange(len(images)), random).numpy()[:, 0]
+
+
+def test_augmentation_keeps_range_and_shape_and_follows_its_seed(material: Material) -> None:
+    images = material.images
+    first = augmented(images, True, 2)
+    assert first.shape == images.shape
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert np.array_equal(first, augmented(images, True, 2))
+    assert not np.array_equal(first, augmented(images, True, 2, seed=1))
+
+
+def test_only_flippable_slices_are_mirrored() -> None:
+    images = np.zeros((200, 32, 32), np.float32)
+    images[:, 8:24, 4:8] = 1
+    on_the_other_side = augmented(images, False, 2)[:, :, 16:].mean(axis=(1, 2)) > 0.05
+    assert not on_the_other_side.any()
+    mirrored = augmented(images, True, 2)[:, :, 16:].mean(axis=(1, 2)) > 0.05
+    assert 0.3 < mirrored.mean() < 0.7
+
+
+def test_shifts_stay_within_their_bound() -> None:
+    images = np.zeros((100, 32, 32), np.float32)
+    images[:, 16, 16] = 1
+    peaks = augmented(images, False, 3).reshape(100, -1).argmax(axis=1)
+    offsets = np.stack([peaks // 32, peaks % 32]) - 16
+    # The rare peak under heavy noise and blur is off by more: the bound is of the bulk.
+    assert np.mean(np.abs(offsets).max(axis=0) <= 4) > 0.9
+    assert offsets.std(axis=1) == pytest.approx([2.0, 2.0], abs=1.2)
+
+
+def test_a_flip_rule_of_another_data_set_is_refused(material: Material) -> None:
+    with pytest.raises(ConfigError):
+        oversampling(replace(material, rules=AugmentConfig(flip={"level": ["COR"]})), 0)
+
+
+def test_the_arms_have_their_own_names() -> None:
+    assert len({arm.name for arm in ARMS}) == len(ARMS)
+    assert [arm.synthetic for arm in ARMS] == [False, False, False, True]
+
+
+def test_trained_patients_are_named_or_follow_from_the_digest(toy: Dataset) -> None:
+    assert trained_patients({"patient_digests": ["a"]}, toy) == ["a"]
+    assert trained_patients({"dataset": toy.digest}, toy) == toy.patient_digests
+    assert trained_patients({"dataset": "another"}, toy) is None

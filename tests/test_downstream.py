@@ -1,0 +1,237 @@
+"""Laws of the experiment, on the one-factor toy set."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import typer
+from rich.console import Console
+from served import NETWORK, FolderModels, InProcess, lineage, tiny_checkpoint
+from test_arms import RULES, replayed
+from typer.testing import CliRunner
+
+import downstream.experiment as experiment
+from downstream.arms import ARMS
+from downstream.experiment import run_experiment
+from downstream.report import UsefulnessReport, usefulness_plot, usefulness_table
+from fastgan_aug.cli.downstream import print_report, register_commands, write_report
+from fastgan_aug.config import DownstreamConfig
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.split import split_by_patient
+from fastgan_aug.errors import ConfigError, DataError, LeakageError, StorageError
+from serving.app import create_app
+from serving.client import Client
+
+QUICK = DownstreamConfig(
+    seeds=[0, 1], steps=30, batch=32, learning_rate=3e-3, width=6, bootstrap=100
+)
+
+
+@pytest.fixture(scope="module")
+def parts(toy: Dataset) -> tuple[Dataset, Dataset]:
+    return split_by_patient(toy, 0.4, seed=0)
+
+
+def experiment_on(
+    train: Dataset, test: Dataset, config: DownstreamConfig = QUICK, **changes: object
+) -> UsefulnessReport:
+    settings = {"model_patient_digests": train.patient_digests} | changes
+    return run_experiment(train, test, config, RULES, replayed(train), **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def report(parts: tuple[Dataset, Dataset]) -> UsefulnessReport:
+    return experiment_on(*parts)
+
+
+def test_learns_the_toy_set(report: UsefulnessReport) -> None:
+    assert [arm.name for arm in report.arms] == [arm.name for arm in ARMS]
+    assert max(arm.macro_f1.value for arm in report.arms) > 0.6
+    for arm in report.arms:
+        for found in (arm.macro_f1, arm.balanced_accuracy, *arm.recall.values()):
+            assert 0 <= found.low <= found.value <= found.high <= 1
+        assert arm.macro_f1.value == pytest.approx(np.mean(arm.macro_f1_per_seed))
+
+
+def test_counts_and_parents_are_told(
+    parts: tuple[Dataset, Dataset], report: UsefulnessReport
+) -> None:
+    train, test = parts
+    assert report.train_slices == tuple(train.class_counts.values())
+    assert report.test_slices == tuple(test.class_counts.values())
+    assert (report.train_digest, report.test_digest) == (train.digest, test.digest)
+    missing = sum(max(report.train_slices) - n for n in report.train_slices)
+    assert [arm.n_synthetic for arm in report.arms] == [0, 0, 0, missing]
+
+
+def test_the_rival_is_chosen_without_the_test(report: UsefulnessReport) -> None:
+    (comparison,) = report.comparisons
+    assert comparison.arm == "real + synthetic"
+    assert comparison.rival in [arm.name for arm in report.arms if not arm.synthetic]
+    assert "validation" in report.notes[0]
+    scores = {arm.name: arm.macro_f1.value for arm in report.arms}
+    difference = scores[comparison.arm] - scores[comparison.rival]
+    assert comparison.difference.value == pytest.approx(difference)
+    assert comparison.difference.low <= difference <= comparison.difference.high
+
+
+def test_same_seeds_same_report(parts: tuple[Dataset, Dataset]) -> None:
+    short = QUICK.model_copy(update={"steps": 5, "seeds": [4]})
+    first, second = (experiment_on(*parts, short) for _ in range(2))
+    for a, b in zip(first.arms, second.arms, strict=True):
+        assert replace(a, seconds_per_fit=0) == replace(b, seconds_per_fit=0)
+
+
+def test_all_arms_take_the_same_steps_and_tell_their_progress(
+    parts: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    told: list[tuple[str, int, int]] = []
+    original = experiment.fit_classifier
+
+    def watched(*data, **settings):  # type: ignore[no-untyped-def]
+        names = ("steps", "batch", "learning_rate", "width")
+        asked.append(tuple(settings[name] for name in names))
+        return original(*data, **settings)
+
+    monkeypatch.setattr(experiment, "fit_classifier", watched)
+    short = QUICK.model_copy(update={"steps": 3, "seeds": [0, 1]})
+    experiment_on(*parts, short, progress=lambda *event: told.append(event))
+    assert set(asked) == {(3, 32, 3e-3, 6)}
+    assert len(asked) == len(told) == told[-1][2] == (4 + 3) * 2
+    assert [done for _, done, _ in told] == list(range(len(told)))
+
+
+def test_shuffled_labels_give_chance(toy: Dataset) -> None:
+    donors = toy.column("patient_id").astype(str)
+    shapes = dict(zip(donors, toy.column("shape"), strict=True))
+    names, values = list(shapes), [v or "disc" for v in shapes.values()]
+    moved = dict(zip(names, np.random.default_rng(1).permutation(values), strict=True))
+    labels = [
+        moved[d] if v is not None else None
+        for d, v in zip(donors, toy.column("shape"), strict=True)
+    ]
+    position = toy.table.column_names.index("shape")
+    table = toy.table.set_column(
+        position, "shape", pa.array([None if v is None else str(v) for v in labels], pa.string())
+    )
+    train, test = split_by_patient(Dataset(table, toy.meta), 0.4, seed=0)
+    found = experiment_on(train, test, QUICK.model_copy(update={"seeds": [0]}))
+    assert all(arm.balanced_accuracy.value < 0.55 for arm in found.arms)
+    assert found.comparisons[0].verdict != "HELPS"
+
+
+def test_synthetic_slices_never_enter_the_test(parts: tuple[Dataset, Dataset]) -> None:
+    train, test = parts
+    for left, right in ((train, marked(test)), (marked(train), test)):
+        with pytest.raises(LeakageError, match="synthetic"):
+            experiment_on(left, right)
+
+
+def test_leakage_is_refused(parts: tuple[Dataset, Dataset], toy: Dataset) -> None:
+    train, test = parts
+    with pytest.raises(LeakageError, match="patients"):
+        experiment_on(toy, test)
+    with pytest.raises(LeakageError, match="test patients"):
+        experiment_on(train, test, model_patient_digests=toy.patient_digests)
+
+
+def test_data_without_patients_or_classes_are_refused(parts: tuple[Dataset, Dataset]) -> None:
+    train, test = parts
+    ungrouped = Dataset(train.table, replace(train.meta, grouping="none"))
+    with pytest.raises(DataError, match="grouping"):
+        experiment_on(ungrouped, test)
+    with pytest.raises(DataError, match="fewer than two"):
+        experiment_on(train.take(train.column("shape") == "disc"), test)
+    with pytest.raises(DataError, match="labelled"):
+        experiment_on(train, test.take(~test.labelled))
+
+
+def test_what_is_not_known_or_missing_is_said(parts: tuple[Dataset, Dataset]) -> None:
+    train, test = parts
+    short = QUICK.model_copy(update={"steps": 2, "seeds": [0]})
+    known = test.take(test.column("shape") != "cross")
+    found = experiment_on(train, known, short, model_patient_digests=None)
+    assert any("not known" in note for note in found.notes)
+    assert any("cross has no test slice" in note for note in found.notes)
+    assert "cross" not in found.arms[0].recall
+    assert usefulness_table(found)[0]["recall cross"] == "no test"
+    assert usefulness_plot(found).startswith(b"\x89PNG")
+
+
+def test_table_json_plot_and_print(report: UsefulnessReport, tmp_path: Path) -> None:
+    rows = usefulness_table(report)
+    assert [row["arm"] for row in rows] == [arm.name for arm in report.arms]
+    assert rows[-1]["verdict"].startswith(report.comparisons[0].verdict)
+    write_report(report, tmp_path / "out")
+    assert json.loads((tmp_path / "out/downstream.json").read_text()) == report.to_dict()
+    assert (tmp_path / "out/downstream.png").read_bytes().startswith(b"\x89PNG")
+    console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+    print_report(report, console)
+    assert report.comparisons[0].verdict in console.export_text()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        write_report(report, tmp_path / "file")
+
+
+def marked(dataset: Dataset) -> Dataset:
+    """The data set with its first row called synthetic."""
+    flags = pa.array([True] + [False] * (len(dataset) - 1))
+    position = dataset.table.column_names.index("synthetic")
+    return Dataset(dataset.table.set_column(position, "synthetic", flags), dataset.meta)
+
+
+CONFIG = """
+[data]
+test_fraction = {fraction}
+[downstream]
+seeds = [0]
+steps = 3
+width = 2
+bootstrap = 100
+"""
+
+
+def command(toy: Dataset, folder: Path, fraction: float = 0.4, *more: str):  # type: ignore[no-untyped-def]
+    toy.write(folder / "toy.parquet")
+    (folder / "toy.toml").write_text(CONFIG.format(fraction=fraction))
+    app = typer.Typer()
+    register_commands(app)
+    words = ["--data", folder / "toy.parquet", "--config", folder / "toy.toml", "--out"]
+    return CliRunner().invoke(app, [*map(str, words), str(folder / "out"), *more])
+
+
+def test_the_command_asks_a_real_service(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, _ = split_by_patient(toy, 0.4, seed=0)
+    counts = {str(c): n for c, n in train.class_counts.items()}
+    origin = replace(
+        lineage(toy.meta.space.to_dict(), counts),
+        dataset_digest=train.digest,
+        patient_digests=train.patient_digests,
+    )
+    assert toy.meta.size == NETWORK.size
+    models = FolderModels(tiny_checkpoint(tmp_path / "model", origin))
+    transport = InProcess(create_app(models))
+    monkeypatch.setattr("serving.client.Client", partial(Client, transport=transport))
+    result = command(toy, tmp_path)
+    assert result.exit_code == 0, result.output
+    assert re.search("HELPS|NO EVIDENCE|HARMS", result.output)
+    found = json.loads((tmp_path / "out/downstream.json").read_text())
+    missing = sum(max(counts.values()) - n for n in counts.values())
+    assert found["arms"][-1]["n_synthetic"] == missing
+    assert not any("not known" in note for note in found["notes"])
+
+
+def test_the_command_needs_test_patients(toy: Dataset, tmp_path: Path) -> None:
+    result = command(toy, tmp_path, 0.0)
+    assert isinstance(result.exception, ConfigError)
+    assert not (tmp_path / "out").exists()
