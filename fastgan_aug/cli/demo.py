@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -116,6 +117,8 @@ class DemoResults:
             "train_digest": self.train.digest,
             "model": self.version.uri,
             "run_id": self.fit.run_id,
+            "tracking_uri": self.tracking_uri,
+            "service": self.url,
             "checkpoint": self.fit.checkpoint.name,
             "images_per_second": self.images_per_second,
             "seconds": self.seconds,
@@ -213,11 +216,11 @@ def _fit(results: DemoResults, console: Console) -> None:
     job = FitJob(results.config, results.train, results.folder / "fit", results.tracking_uri)
     begun = time.perf_counter()
     results.fit, results.curve = fit_with_progress(job, console)
-    steady = [point["images_per_second"] for point in results.curve[1:]] or [0.0]
-    results.images_per_second = sorted(steady)[len(steady) // 2]
+    results.images_per_second = median(p["images_per_second"] for p in results.curve)
+    seen, seconds = results.curve[-1]["images_seen"], time.perf_counter() - begun
     console.print(
-        f"      {results.curve[-1]['images_seen']:.0f} images in "
-        f"{time.perf_counter() - begun:.0f} s, {results.images_per_second:.0f} images/s once running"
+        f"      {seen:.0f} images in {seconds:.0f} s; "
+        f"{results.images_per_second:.0f} images/s once the workers run"
     )
     if results.fit.run_id is None:
         raise StageFailed("MLflow has no run of the fit", do="see the log of the MLflow server")
@@ -325,25 +328,17 @@ def _request(results: DemoResults, console: Console) -> None:
 
 
 def _downstream(results: DemoResults, console: Console) -> None:
-    from rich.progress import Progress
-
-    from downstream.experiment import run_experiment
     from downstream.service import service_source
+    from fastgan_aug.cli.downstream import compare_arms, print_report
     from serving.client import Client
 
-    with Client(results.url) as client, Progress(console=console, transient=True) as progress:
-        task = progress.add_task("  fits", total=None)
-        results.usefulness = run_experiment(
-            results.train, results.test, results.config.downstream, results.config.augment,
+    with Client(results.url) as client:
+        results.usefulness = compare_arms(
+            results.train, results.test, results.config,
             service_source(client, results.version.version),
-            model_patient_digests=results.train.patient_digests,
-            progress=lambda what, done, total: progress.update(
-                task, completed=done, total=total, description=f"  {what}"
-            ),
+            results.train.patient_digests, console,
         )  # fmt: skip
-    console.print(usefulness_view(results.usefulness))
-    for comparison in results.usefulness.comparisons:
-        console.print(f"      [bold]{comparison.verdict}[/]: {comparison.reason}")
+    print_report(results.usefulness, console)
 
 
 def _farewell(results: DemoResults, page: Path, open_ui: str, console: Console) -> None:

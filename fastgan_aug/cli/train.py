@@ -46,7 +46,10 @@ def train_command(
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Ray Train workers.")] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow server. [default: SQLite in the run folder]")
+        str | None,
+        typer.Option(
+            envvar="MLFLOW_TRACKING_URI", help="MLflow. [default: SQLite in the run folder]"
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the newest good checkpoint.")] = False,
     dry_run: Annotated[
@@ -89,7 +92,8 @@ def fit_with_progress(job: FitJob, console: Console) -> tuple[FitResult, list[di
     curve: list[dict[str, float]] = []
     columns = (
         TextColumn("  images"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bar:
         total = job.config.training.images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,7 @@ def flippable_cells(space: ConditionSpace, config: AugmentConfig) -> NDArray[np.
 
 def draw(
     rows: NDArray[np.int64],
-    neighbours: list[NDArray[np.int64]],
+    neighbours: Sequence[NDArray[np.int64]],
     flippable: NDArray[np.bool_],
     config: AugmentConfig,
     random: np.random.Generator,

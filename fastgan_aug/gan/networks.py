@@ -74,7 +74,8 @@ class SkipLayerExcitation(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """(B, low, 4, 4) and (B, high, H, W) to (B, high, H, W)."""
-        return high * self.gate(low)
+        gated: Tensor = high * self.gate(low)
+        return gated
 
 
 class Generator(nn.Module):
@@ -113,7 +114,7 @@ class Generator(nn.Module):
     def split(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, latent_size) N(0, 1) to z (B, latent) and noise maps (B, 1, H, W)."""
         sizes = [self.latent, *(h * w for h, w in self.noise_shapes)]
-        z, *flat = latents.split(sizes, dim=1)
+        z, *flat = torch.split(latents, sizes, dim=1)
         return z, [
             n.reshape(-1, 1, h, w) for n, (h, w) in zip(flat, self.noise_shapes, strict=True)
         ]

@@ -3,7 +3,8 @@
 The paper defines neither mask nor midline. Here the mask is the filled, largest connected
 component above a share of the maximum, so that infarcts and white matter stay inside; the midline
 is the mask's geometric symmetry axis, because a lesion would move a count-weighted centroid to
-the healthy side.
+the healthy side. Where a slice falls into several parts (the temporal poles beside the cerebellum),
+the largest component may take in one side's part and not the other's: log LR then has a heavy tail.
 """
 
 from __future__ import annotations

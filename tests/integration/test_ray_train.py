@@ -1,0 +1,98 @@
+"""The Ray engine on real Ray Train workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_local_engine import toy_config
+
+from fastgan_aug.config import Config
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.engines import local, ray_train
+from fastgan_aug.engines.job import FitJob, training_part
+from fastgan_aug.engines.ray_cluster import ray_cluster
+from fastgan_aug.errors import TrainingDiverged
+from fastgan_aug.gan.checkpoint import checkpoints
+
+pytestmark = pytest.mark.integration
+
+
+def ray_config(workers: int, **training: object) -> Config:
+    values = toy_config(**training).to_dict()
+    values["engine"] |= {"kind": "ray", "workers": workers, "cpus_per_worker": 0.4}
+    return Config.of(values)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[None]:
+    with ray_cluster(timeout=180):
+        yield
+
+
+@pytest.fixture(scope="module")
+def train_part(toy: Dataset) -> Dataset:
+    return training_part(toy_config(), toy)[0]
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(checkpoint / "state.safetensors"))
+
+
+def nothing(images_seen: int, values: Mapping[str, float]) -> None:
+    pass
+
+
+def test_one_worker_gives_the_local_engines_weights(train_part: Dataset, tmp_path: Path) -> None:
+    seen: list[int] = []
+    ours = ray_train.fit(
+        FitJob(ray_config(1), train_part, tmp_path / "ray"), lambda n, values: seen.append(n)
+    )
+    theirs = local.fit(FitJob(toy_config(), train_part, tmp_path / "local"), nothing)
+    assert seen == [16, 32, 48, 64, 80, 96]
+    assert [p.name for p in checkpoints(tmp_path / "ray")] == [
+        p.name for p in checkpoints(tmp_path / "local")
+    ]
+    expected = weights(theirs.checkpoint)
+    for name, tensor in weights(ours.checkpoint).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_two_workers_survive_the_loss_of_one(train_part: Dataset, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill_one(images_seen: int, values: Mapping[str, float]) -> None:
+        if images_seen >= 48 and not killed:
+            children = psutil.Process().children(recursive=True)
+            workers = [p for p in children if "RayTrainWorker" in " ".join(p.cmdline())]
+            killed.append(workers[-1].pid)
+            os.kill(workers[-1].pid, signal.SIGKILL)
+
+    config = ray_config(2, images=160)
+    result = ray_train.fit(FitJob(config, train_part, tmp_path / "two"), kill_one)
+    assert killed
+    assert result.checkpoint.name == "images-000000160"
+    undisturbed = ray_train.fit(FitJob(config, train_part, tmp_path / "calm"), nothing)
+    # Batch-norm statistics are each worker's own, and those of rank 0 restart both: so close,
+    # not equal.
+    ours, theirs = weights(result.checkpoint), weights(undisturbed.checkpoint)
+    difference = max(
+        float((ours[k] - theirs[k]).abs().max()) for k in ours if k.startswith("generator.embed")
+    )
+    assert difference < 0.02
+
+
+def test_divergence_reaches_the_caller_and_is_not_retried(
+    train_part: Dataset, tmp_path: Path
+) -> None:
+    job = FitJob(ray_config(1, loss_limit=1e-9), train_part, tmp_path / "wild")
+    with pytest.raises(TrainingDiverged, match="finite and at most"):
+        ray_train.fit(replace(job), nothing)
+    assert checkpoints(job.folder) == []
