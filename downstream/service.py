@@ -25,15 +25,12 @@ def service_source(client: Client, model: str) -> SyntheticSource:
 
 
 def trained_patients(facts: Mapping[str, Any], train: Dataset) -> list[str] | None:
-    """Digests of the patients a model saw, as far as the service's facts tell; else None.
+    """Digests of the patients a model saw, where the service's facts tell; else None.
 
-    Where the service names no patients, a model trained on data of the same digest saw ``train``'s.
+    The service never names patients: a model trained on data of this digest saw these patients.
 
     Args:
         facts: ``Client.model``.
         train: The training part of the split.
     """
-    named = facts.get("patient_digests")
-    if named is not None:
-        return [str(digest) for digest in named]
     return train.patient_digests if facts.get("dataset") == train.digest else None

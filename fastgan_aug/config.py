@@ -99,7 +99,7 @@ class DownstreamConfig(_Section):
         seeds: One fit per arm and seed.
         steps: Optimiser steps of every fit, the same for all arms.
         batch: Slices per step.
-        learning_rate: Of Adam.
+        learning_rate: Peak of the one-cycle schedule.
         width: Feature maps of the classifier's first layer.
         bootstrap: Resamplings of the test patients for the intervals.
     """
@@ -108,7 +108,7 @@ class DownstreamConfig(_Section):
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
     steps: int = Field(400, ge=1)
     batch: int = Field(64, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     width: int = Field(16, ge=1)
     bootstrap: int = Field(1000, ge=100)
 

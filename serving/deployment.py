@@ -132,6 +132,7 @@ def start_service(
             do='call ray.init(address="local", include_dashboard=False) first',
         )
     check_port(serving.port, serving.host)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     deadline = time.monotonic() + serving.timeout
     arguments = ServiceArguments(
         tracking_uri=tracking_uri,

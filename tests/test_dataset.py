@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastgan_aug.conditions import ConditionSpace
-from fastgan_aug.data.dataset import METADATA_KEY, Dataset, DatasetMeta
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.schema import METADATA_KEY, DatasetMeta
 from fastgan_aug.errors import (
     ConfigError,
     DataError,

@@ -146,7 +146,7 @@ def _print_written(dataset: Dataset, out: Path, console: Console) -> None:
 
 
 def _print_cells(dataset: Dataset, console: Console) -> None:
-    from fastgan_aug.data.dataset import NEIGHBOUR
+    from fastgan_aug.data.schema import NEIGHBOUR
 
     table = Table("cell", title="Slices, patients and scans of each cell")
     for name in ("slices", "patients", "scans"):

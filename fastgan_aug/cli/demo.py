@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastgan_aug.errors import StageFailed
+from fastgan_aug.storage import replace_when_complete
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,8 +162,10 @@ def run_demo(
         with results.stage("downstream", console):
             _downstream(results, console)
         with results.stage("report", console):
+            figures = _finite_json(results)
             page = write_report(results)
-            (results.folder / "results.json").write_text(json.dumps(results.summary(), indent=1))
+            with replace_when_complete(results.folder / "results.json") as temporary:
+                temporary.write_text(figures)
         _farewell(results, page, open_command(results.folder), console)
         if keep_serving:
             _wait(results, console)
@@ -243,7 +246,8 @@ def _judge(results: DemoResults, console: Console) -> None:
     factor = settings.factor or results.dataset.meta.space.names[-1]
     results.faithfulness = faithfulness(
         results.train, results.samples, results.sample_cells, factor, real_test=results.test,
-        steps=settings.steps, batch=settings.batch, width=settings.width,
+        steps=settings.steps, batch=settings.batch, learning_rate=settings.learning_rate,
+        width=settings.width,
     )  # fmt: skip
     console.print(_counts_view(results))
     console.print(
@@ -339,6 +343,15 @@ def _downstream(results: DemoResults, console: Console) -> None:
             results.train.patient_digests, console,
         )  # fmt: skip
     print_report(results.usefulness, console)
+
+
+def _finite_json(results: DemoResults) -> str:
+    try:
+        return json.dumps(results.summary(), indent=1, allow_nan=False)
+    except ValueError as error:
+        raise StageFailed(
+            "a figure is NaN or infinite", do="train longer; see the report"
+        ) from error
 
 
 def _farewell(results: DemoResults, page: Path, open_ui: str, console: Console) -> None:

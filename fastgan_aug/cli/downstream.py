@@ -54,7 +54,7 @@ def downstream_command(
         console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
         patients = trained_patients(facts, train)
         source = service_source(client, version)
-        report = _run(train, test, settings, source, patients, console)
+        report = compare_arms(train, test, settings, source, patients, console)
     print_report(report, console)
     write_report(report, out)
     console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.png'}", markup=False)
@@ -74,7 +74,7 @@ def _split(dataset: Dataset, settings: Config) -> tuple[Dataset, Dataset]:
     return split_by_patient(chosen, settings.data.test_fraction, settings.data.split_seed)
 
 
-def _run(
+def compare_arms(
     train: Dataset,
     test: Dataset,
     settings: Config,
@@ -82,6 +82,16 @@ def _run(
     patients: list[str] | None,
     console: Console,
 ) -> UsefulnessReport:
+    """Runs the experiment under a progress bar.
+
+    Args:
+        train: Real slices of the training patients.
+        test: Real slices of other patients.
+        settings: Whose ``downstream`` and ``augment`` sections count.
+        source: Of synthetic slices.
+        patients: Digests of the patients the model saw, None where nobody knows.
+        console: Shows the bar.
+    """
     from downstream.experiment import run_experiment
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -105,11 +115,12 @@ def print_report(report: UsefulnessReport, console: Console) -> None:
     from downstream.report import usefulness_table
 
     rows = usefulness_table(report)
-    table = Table(title=f"{report.factor}: scores on {sum(report.test_slices)} test slices")
-    for name in rows[0]:
-        table.add_column(name)
+    shown = [name for name in rows[0] if name not in ("balanced accuracy", "s/fit", "verdict")]
+    table = Table(
+        *shown, box=None, title=f"{report.factor} of {sum(report.test_slices)} test slices"
+    )
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(row[name].replace(" [", "\n[") for name in shown))
     console.print(table)
     for c in report.comparisons:
         console.print(f"{c.arm} against {c.rival}: [bold]{c.verdict}[/], {c.reason}.")

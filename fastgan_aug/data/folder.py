@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.conditions import ConditionSpace
-from fastgan_aug.data.dataset import RADIOLOGICAL, UNVERIFIED, Dataset, DatasetMeta
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.schema import RADIOLOGICAL, UNVERIFIED, DatasetMeta
 from fastgan_aug.errors import DataError, MissingPatientIds, UnknownFactorValue, UnreadableImage
 
 log = logging.getLogger(__name__)

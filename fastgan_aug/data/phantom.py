@@ -25,7 +25,7 @@ from fastgan_aug.data.anatomy import (
     picture_points,
     sample_template,
 )
-from fastgan_aug.data.dataset import Dataset, DatasetMeta
+from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.lesions import (
     LEFT,
     RIGHT,
@@ -48,6 +48,7 @@ from fastgan_aug.data.phantom_plan import (
     PatientPlan,
     plan_patients,
 )
+from fastgan_aug.data.schema import DatasetMeta
 
 PHANTOM_VERSION = 1
 SPACE = ConditionSpace.of({"level": LEVELS, "pattern": PATTERNS})

@@ -50,7 +50,7 @@ def ray_cluster(timeout: float = 60.0) -> Iterator[None]:
             address="local",
             include_dashboard=False,
             log_to_driver=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             _temp_dir=folder,
         )
         yield

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fastgan_aug.data.dataset import RADIOLOGICAL, Dataset, DatasetMeta
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.schema import RADIOLOGICAL, DatasetMeta
 from fastgan_aug.errors import DataError
 
 # Connects pixels to their four neighbours within a slice (axes 1, 2), never to the next slice.
