@@ -36,7 +36,9 @@ def test_the_papers_presets_are_the_papers() -> None:
             64,
             64,
         )
-        assert (config.training.batch, config.training.learning_rate) == (4, 2e-4)
+        assert config.training.batch == 4
+        assert config.training.generator_learning_rate == 2e-4
+        assert config.training.discriminator_learning_rate == 2e-4
         assert (config.training.beta1, config.training.beta2) == (0.9, 0.999)
         assert config.training.ema_half_life == 0
         assert config.augment.flip == {"pattern": ["normal", "bilateral"]}

@@ -73,7 +73,7 @@ def test_a_run_is_not_overwritten(job: FitJob, whole: Path) -> None:
         local.fit(job, lambda seen, values: None)
 
 
-@pytest.mark.parametrize("change", [{"seed": 5}, {"learning_rate": 1e-3}, {"batch": 16}])
+@pytest.mark.parametrize("change", [{"seed": 5}, {"generator_learning_rate": 1e-3}, {"batch": 16}])
 def test_another_fit_is_not_continued(job: FitJob, whole: Path, change: dict[str, object]) -> None:
     other = replace(job, config=toy_config(images=200, **change), resume=True)
     with pytest.raises(CheckpointError, match="another fit"):

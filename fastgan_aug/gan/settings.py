@@ -49,7 +49,10 @@ class TrainingConfig:
     Attributes:
         images: Real images shown in the whole run.
         batch: Images per step, over all workers together.
-        learning_rate: Of both Adam optimisers.
+        generator_learning_rate: Of the generator's Adam.
+        discriminator_learning_rate: Of the discriminator's Adam. Above the generator's (two
+            time-scale update rule, Heusel et al. 2017), the discriminator keeps up with it, and
+            the samples keep their diversity.
         beta1: Adam's first moment decay.
         beta2: Adam's second moment decay.
         adam_epsilon: Adam's epsilon.
@@ -69,7 +72,8 @@ class TrainingConfig:
 
     images: int = 938_000
     batch: int = 4
-    learning_rate: float = 2e-4
+    generator_learning_rate: float = 2e-4
+    discriminator_learning_rate: float = 2e-4
     beta1: float = 0.9
     beta2: float = 0.999
     adam_epsilon: float = 1e-8
@@ -86,7 +90,8 @@ class TrainingConfig:
         for name in ("images", "batch", "log_every", "checkpoint_every", "keep"):
             value = getattr(self, name)
             _require(value > 0, f"{name} is {value}", "a positive integer")
-        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}", "above 0")
+        for name in ("generator_learning_rate", "discriminator_learning_rate"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}", "above 0")
         _require(self.ema_half_life >= 0, f"ema_half_life is {self.ema_half_life}", "0 or more")
         _require(0 <= self.sampling_power <= 1, f"sampling_power is {self.sampling_power}",
                  "between 0 and 1")  # fmt: skip

@@ -113,15 +113,16 @@ def new_state(
     average = copy.deepcopy(generator).requires_grad_(False) if training.ema_half_life else None
     return TrainState(
         generator, discriminator, average,
-        _adam(generator.parameters(), training), _adam(discriminator.parameters(), training),
+        _adam(generator.parameters(), training.generator_learning_rate, training),
+        _adam(discriminator.parameters(), training.discriminator_learning_rate, training),
     )  # fmt: skip
 
 
-def _adam(parameters: Iterable[nn.Parameter], training: TrainingConfig) -> torch.optim.Adam:
+def _adam(
+    parameters: Iterable[nn.Parameter], learning_rate: float, training: TrainingConfig
+) -> torch.optim.Adam:
     betas = (training.beta1, training.beta2)
-    return torch.optim.Adam(
-        parameters, training.learning_rate, betas, training.adam_epsilon, fused=True
-    )
+    return torch.optim.Adam(parameters, learning_rate, betas, training.adam_epsilon, fused=True)
 
 
 # -- one step ------------------------------------------------------------------------------------

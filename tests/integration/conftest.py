@@ -1,0 +1,45 @@
+"""One real demo, left serving, for every test that needs a service to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from toy import toy_dataset
+from toy_demo import CONFIG, Demo, start_demo, wait_until_serving
+
+from fastgan_aug.data.dataset import Dataset
+
+LAST = "test_ctrl_c_ends_the_demo_and_leaves_nothing"
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """Runs `fastgan-aug demo --keep-serving` on the toy shapes, once for all tests."""
+    root = tmp_path_factory.mktemp("demo")
+    data, config = root / "shapes.parquet", root / "toy.toml"
+    toy_dataset(root).write(data)
+    config.write_text(CONFIG, encoding="utf-8")
+    running = start_demo(root / "out", config, data, root / "demo.log")
+    try:
+        wait_until_serving(running)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def shapes(demo: Demo) -> Dataset:
+    """The data set that the demo was given."""
+    return Dataset.read(demo.data)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo runs beside as few other tests as possible, and is ended by a test of its own."""
+
+    def place(item: pytest.Item) -> int:
+        if item.name == LAST:
+            return 2
+        return 1 if "demo" in getattr(item, "fixturenames", ()) else 0
+
+    items.sort(key=place)
