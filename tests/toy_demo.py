@@ -190,7 +190,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def survivors(mark: str, grace: float = 5.0) -> list[psutil.Process]:
-    """What carries the mark after ``grace`` seconds; Ray's processes end shortly after their owner."""
+    """What carries the mark after ``grace`` seconds; Ray's processes end just after their owner."""
     deadline = time.monotonic() + grace
     while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)

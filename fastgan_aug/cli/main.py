@@ -55,11 +55,11 @@ def main() -> None:
 def _explain(error: FastGANAugError) -> None:
     console = Console(stderr=True)
     console.print(f"[bold red]error[/] ({error.code}) ", end="")
-    console.print(error.what, markup=False)
+    console.print(error.what, markup=False, soft_wrap=True)
     if error.allowed:
-        console.print(f"  allowed: {error.allowed}", markup=False)
+        console.print(f"  allowed: {error.allowed}", markup=False, soft_wrap=True)
     if error.do:
-        console.print(f"  what to do: {error.do}", markup=False)
+        console.print(f"  what to do: {error.do}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ worker's own, and those of rank 0 are kept.
 from __future__ import annotations
 
 import logging
+import signal
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
         _check_room(job)
         messages = Queue(actor_options={"num_cpus": 0})
         trainer = _trainer(job, folder, {"job": ray.put(job), "messages": messages})
-        with _Listener(messages, progress) as listener:
+        with _Listener(messages, progress) as listener, _ctrl_c_given_back():
             try:
                 trainer.fit()
             except TrainingFailedError as error:
@@ -127,6 +128,17 @@ def _check_room(job: FitJob) -> None:
         log.warning(
             "waiting for room: %s", {k: f"{n:g} wanted, {h:g} there" for k, (n, h) in short.items()}
         )
+
+
+@contextmanager
+def _ctrl_c_given_back() -> Iterator[None]:
+    """Ray Train takes Ctrl-C to abort its run, and keeps it: later on, Ctrl-C would do nothing."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _last_line(error: Exception) -> str:
