@@ -19,6 +19,7 @@ from fastgan_aug.data.augment import AugmentConfig, flippable_cells
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError
 from fastgan_aug.quality.classifier import Augment
+from fastgan_aug.quality.faithfulness import class_labels as class_labels
 
 
 class SyntheticBatch(Protocol):
@@ -76,13 +77,6 @@ class Material:
     def counts(self) -> NDArray[np.int64]:
         """(classes,) slices of each class."""
         return np.bincount(self.labels, minlength=len(self.classes))
-
-
-def class_labels(dataset: Dataset, factor: str) -> NDArray[np.int64]:
-    """(labelled rows,) position of each labelled slice's value in the factor's values."""
-    values = list(dataset.meta.space.factor(factor).values)
-    column = dataset.column(factor)[dataset.labelled]
-    return np.asarray([values.index(value) for value in column], np.int64)
 
 
 @dataclass(frozen=True)

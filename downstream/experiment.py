@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from fastgan_aug.quality.classifier import fit_classifier
 
 log = logging.getLogger(__name__)
 VALIDATION_FRACTION = 0.25
+UNCHECKED = "the patients the model saw are not known: it may have seen the test patients"
 Progress = Callable[[str, int, int], None]
 """(what is being fitted, fits done, fits in all)."""
 
@@ -75,7 +76,7 @@ def run_experiment(
         rules: Shift and flip rule of the classical augmentation.
         synthetic: Source of synthetic slices, for example ``service_source``.
         model_patient_digests: ``Dataset.patient_digests`` of what the model was trained on; None
-            where nobody knows, which the report then says.
+            where nobody knows: then every verdict is NO EVIDENCE.
         arms: What is compared; at least one without synthetic slices.
         progress: Told of each fit.
 
@@ -92,7 +93,7 @@ def run_experiment(
     tell = _Counter(progress, total)
     rival, how = _choose_rival(train, plain, material, config, tell)
     results = [_run(arm, material, test, config, tell) for arm in arms]
-    return _report(
+    report = _report(
         train,
         test,
         material,
@@ -100,6 +101,17 @@ def run_experiment(
         results,
         rival,
         [how, *_notes(train, material, test, model_patient_digests)],
+    )
+    return report if model_patient_digests is not None else _without_verdicts(report)
+
+
+def _without_verdicts(report: UsefulnessReport) -> UsefulnessReport:
+    """The report of a model that may have seen the test: nothing may be concluded from it."""
+    return replace(
+        report,
+        comparisons=tuple(
+            replace(c, verdict="NO EVIDENCE", reason=UNCHECKED) for c in report.comparisons
+        ),
     )
 
 

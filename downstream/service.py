@@ -7,6 +7,7 @@ from typing import Any
 
 from downstream.arms import SyntheticBatch, SyntheticSource
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.errors import LeakageError
 from serving.client import Client
 
 
@@ -24,13 +25,23 @@ def service_source(client: Client, model: str) -> SyntheticSource:
     return source
 
 
-def trained_patients(facts: Mapping[str, Any], train: Dataset) -> list[str] | None:
-    """Digests of the patients a model saw, where the service's facts tell; else None.
+def trained_patients(facts: Mapping[str, Any], train: Dataset) -> list[str]:
+    """Digests of the patients a model saw, as far as the service's facts prove it.
 
     The service never names patients: a model trained on data of this digest saw these patients.
 
     Args:
         facts: ``Client.model``.
         train: The training part of the split.
+
+    Raises:
+        LeakageError: the model was trained on other data, so its patients are unknown.
     """
-    return train.patient_digests if facts.get("dataset") == train.digest else None
+    if facts.get("dataset") == train.digest:
+        return train.patient_digests
+    raise LeakageError(
+        "the patients the model saw are unknown: it was trained on other data than the training "
+        "part of this split",
+        allowed="a model of this training part, or one whose checkpoint MLflow can show",
+        do="give MLflow with --tracking-uri, or the model's own data and configuration",
+    )

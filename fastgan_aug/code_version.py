@@ -16,6 +16,10 @@ def code_version() -> str:
     except PackageNotFoundError:
         number = "unknown"
     here = Path(__file__).parent
+    checkout = here.parent
+    # An installed package may stand inside somebody else's repository.
+    if not ((checkout / "pyproject.toml").is_file() and (checkout / ".git").exists()):
+        return number
     try:
         commit = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"],

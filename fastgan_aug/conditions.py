@@ -136,21 +136,6 @@ class ConditionSpace:
             )
         return cell
 
-    def cells_with(self, value: str) -> tuple[Cell, ...]:
-        """The cells in which one factor has ``value``.
-
-        Raises:
-            UnknownCell: no factor, or more than one, has that value.
-        """
-        owners = [i for i, f in enumerate(self.factors) if value in f.values]
-        if len(owners) != 1:
-            raise UnknownCell(
-                f"{value!r} is a value of {len(owners)} factors",
-                allowed=", ".join(v for f in self.factors for v in f.values),
-                do="ask by cell, for example " + repr(str(self.cells[0])),
-            )
-        return tuple(c for c in self.cells if c.values[owners[0]] == value)
-
     def index(self, cell: Cell) -> int:
         """The position of ``cell`` in ``cells``."""
         return self._positions[cell]

@@ -7,7 +7,8 @@ import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -114,11 +115,16 @@ class DownstreamConfig(_Section):
 
 
 class Config(_Section):
-    """Everything a run is decided by."""
+    """Everything a run is decided by.
+
+    Attributes:
+        name: Of the run.
+        phantom: The phantom to draw where no data set is given; None for data of one's own.
+    """
 
     name: str
     data: DataConfig = DataConfig()
-    phantom: PhantomConfig = Field(default_factory=PhantomConfig)
+    phantom: PhantomConfig | None = None
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
@@ -131,10 +137,22 @@ class Config(_Section):
         """Plain JSON values; ``Config.of`` reads them back."""
         return self.model_dump(mode="json")
 
+    def record(self) -> dict[str, Any]:
+        """What is written down of it: all but the tracking address, which may hold a password."""
+        values = self.to_dict()
+        del values["tracking"]["uri"]
+        return values
+
     @property
     def digest(self) -> str:
-        """Sha256 of the resolved configuration; 64 hex digits."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """Sha256 of ``record``; 64 hex digits."""
+        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()
+
+    def for_data(self, given: bool) -> Config:
+        """The configuration of a run on a data set of one's own, or on the phantom."""
+        return self.model_copy(
+            update={"phantom": None if given else self.phantom or PhantomConfig()}
+        )
 
     @classmethod
     def of(cls, values: dict[str, Any], source: str = "the configuration") -> Config:
@@ -166,7 +184,7 @@ def load_config(name_or_path: str) -> Config:
         ConfigError: no such file, no TOML, an unknown key or a bad value.
     """
     path = Path(name_or_path)
-    if not path.is_file():
+    if not path.is_file() and str(path.parent) in (".", "configs"):
         path = shipped_configs() / f"{path.stem}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -200,6 +218,7 @@ def _allowed(error: ValidationError) -> str:
             known.append(", ".join(Config.model_fields))
         else:
             kind = Config.model_fields[str(section[0])].annotation
+            kind = next((k for k in get_args(kind) if k is not NoneType), kind)
             names = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {})
             known.append(f"in [{section[0]}]: " + ", ".join(names))
     return "; ".join(dict.fromkeys(known))

@@ -11,6 +11,7 @@ import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from fastgan_aug.balance import BalancePlan, plan
@@ -51,7 +52,13 @@ def create_app(
         default_model: The model that readiness speaks of.
         most_images: Most images that one request may ask for.
     """
-    app = FastAPI(title="FastGAN-Aug", summary="Synthetic images that balance a data set")
+    # FastAPI's own /docs takes its scripts from a CDN: blank on a machine without the internet.
+    app = FastAPIOffline(
+        title="FastGAN-Aug",
+        summary="Synthetic images that balance a data set",
+        redoc_url=None,
+        static_url="/docs/static",
+    )
     app.add_exception_handler(FastGANAugError, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_unexpected)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastgan_aug.balance import SEPARATOR, BalancePlan
+from fastgan_aug.data.schema import BATCH_COLUMNS, OWN_COLUMNS
 from fastgan_aug.errors import ConfigError, FastGANAugError
 
 FORMAT = 1
@@ -24,7 +25,6 @@ METADATA_KEY = b"fastgan_aug.batch"
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 PROBLEM_TYPE = "application/problem+json"
 CHUNK = 64
-RESERVED = ("image", "cell", "seed", "index", "unseen", "synthetic")
 
 
 def sample_seed(request_seed: int, cell: str, index: int) -> int:
@@ -90,13 +90,14 @@ class Header:
         """The Arrow schema of stream and file, this header in its metadata.
 
         Raises:
-            ConfigError: a factor has the name of one of the other columns.
+            ConfigError: a factor has the name of a column of data sets or batches.
         """
-        clash = sorted(set(self.factors) & set(RESERVED))
+        reserved = OWN_COLUMNS | BATCH_COLUMNS
+        clash = sorted(reserved & set(self.factors))
         if clash:
             raise ConfigError(
                 f"factors are named {clash}",
-                allowed="any names but " + ", ".join(RESERVED),
+                allowed="any names but " + ", ".join(sorted(reserved)),
                 do="rename the factor in the data set",
             )
         columns = [("image", pa.list_(pa.float32(), self.size**2)), ("cell", pa.string())]

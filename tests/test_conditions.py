@@ -36,13 +36,6 @@ def test_a_space_survives_its_dictionary():
     assert ConditionSpace.of(SPACE.to_dict()) == SPACE
 
 
-def test_cells_with_a_value():
-    assert SPACE.cells_with("blue") == SPACE.cells[3:]
-    ambiguous = ConditionSpace.of({"a": ["x", "y"], "b": ["x", "z"]})
-    with pytest.raises(UnknownCell, match="2 factors"):
-        ambiguous.cells_with("x")
-
-
 @pytest.mark.parametrize("text", ["red", "disc/red", "red/disc/x", "", "green/disc"])
 def test_an_unknown_cell_is_refused_with_the_allowed_ones(text: str):
     with pytest.raises(UnknownCell, match="red/disc"):

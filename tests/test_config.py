@@ -58,6 +58,7 @@ def test_the_papers_presets_are_the_papers() -> None:
         ("[data]\ntest_fraction = 1.5", "data.test_fraction"),
         ("[engine]\nworkers = 'two'", "engine.workers"),
         ("training = 3", "training"),
+        ("[phantom]\nsed = 1", "unknown key 'phantom.sed'.*seed"),
         ("[training", "no readable TOML"),
     ],
 )
@@ -68,6 +69,25 @@ def test_a_bad_configuration_says_what_and_what_is_allowed(
     path.write_text(text)
     with pytest.raises(ConfigError, match=said):
         load_config(str(path))
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder/demo.toml", "configs/other/demo.toml"])
+def test_a_mistyped_path_is_not_taken_for_a_shipped_name(path: str) -> None:
+    with pytest.raises(ConfigError, match="no configuration"):
+        load_config(path)
+
+
+def test_a_password_in_the_tracking_address_is_not_written_down() -> None:
+    values = {"name": "x", "tracking": {"uri": "http://user:secret@mlflow:5000"}}
+    config = Config.of(values)
+    assert "secret" not in str(config.record())
+    assert config.digest == Config.of({"name": "x"}).digest
+
+
+def test_the_phantom_is_recorded_only_where_it_is_drawn() -> None:
+    config = load_config("demo")
+    assert config.for_data(given=True).phantom is None
+    assert config.for_data(given=False).phantom is not None
 
 
 def test_a_missing_configuration_names_the_shipped_ones() -> None:

@@ -11,7 +11,7 @@ from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines import local
 from fastgan_aug.engines.job import FitJob, training_part
-from fastgan_aug.errors import CheckpointError, TrainingDiverged
+from fastgan_aug.errors import CheckpointError, ConfigError, EngineFailed, TrainingDiverged
 from fastgan_aug.gan.checkpoint import checkpoints, read_meta
 
 
@@ -71,6 +71,28 @@ def test_a_stopped_run_continues_to_the_same_weights(
 def test_a_run_is_not_overwritten(job: FitJob, whole: Path) -> None:
     with pytest.raises(CheckpointError, match="--resume"):
         local.fit(job, lambda seen, values: None)
+
+
+def test_networks_of_another_size_are_refused_before_anything_starts(
+    job: FitJob, tmp_path: Path
+) -> None:
+    values = job.config.to_dict()
+    values["network"]["size"] = 64
+    other = replace(job, config=Config.of(values), folder=tmp_path / "run")
+    with pytest.raises(ConfigError, match="but the slices are 32 x 32"):
+        local.fit(other, lambda seen, values: None)
+    assert not other.folder.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_not_replaced_silently(job: FitJob, tmp_path: Path) -> None:
+    values = job.config.to_dict()
+    values["engine"]["use_gpu"] = True
+    with pytest.raises(EngineFailed, match="no CUDA device"):
+        local.fit(
+            replace(job, config=Config.of(values), folder=tmp_path / "run"),
+            lambda seen, values: None,
+        )
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"generator_learning_rate": 1e-3}, {"batch": 16}])

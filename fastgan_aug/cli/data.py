@@ -45,7 +45,7 @@ def phantom(
     if config is not None:
         from fastgan_aug.config import load_config
 
-        settings = load_config(config).phantom
+        settings = load_config(config).phantom or PhantomConfig()
     if seed is not None:
         settings = replace(settings, seed=seed)
     console = Console()

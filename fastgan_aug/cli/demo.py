@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -16,7 +15,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fastgan_aug.errors import StageFailed
+from fastgan_aug.engines.mlflow_client import without_password
+from fastgan_aug.errors import StageFailed, StorageError
 from fastgan_aug.storage import replace_when_complete
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fastgan_aug.quality.faithfulness import Faithfulness
     from serving.batch import BalancedBatch
 
-STAGES = ("data", "start", "fit", "judge", "register", "serve", "request", "downstream", "report")
 HELP = """Run the whole path: data, fit on Ray Train, judge, register in MLflow, serve on Ray Serve,
 request a balanced batch, classify with and without it, report.
 
@@ -63,8 +62,10 @@ def demo_command(
     ] = False,
 ) -> None:
     """Runs the demo."""
+    from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import load_config
 
+    sigterm_as_ctrl_c()
     resolved = load_config(config)
     folder = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_demo(resolved, data, folder, Console(), keep_serving=keep_serving)
@@ -77,11 +78,13 @@ class DemoResults:
     Attributes:
         config: Everything it was decided by.
         folder: Where the files are.
+        source: The data set's file; None where the phantom is drawn.
         seconds: Of each stage.
     """
 
     config: Config
     folder: Path
+    source: Path | None
     seconds: dict[str, float] = field(default_factory=dict)
     dataset: Dataset = field(init=False)
     train: Dataset = field(init=False)
@@ -98,27 +101,18 @@ class DemoResults:
     url: str = ""
     batch: BalancedBatch = field(init=False)
     usefulness: UsefulnessReport = field(init=False)
-
-    @contextmanager
-    def stage(self, name: str, console: Console) -> Iterator[None]:
-        """Times a stage and announces it."""
-        number = f"{STAGES.index(name) + 1}/{len(STAGES)}"
-        console.print(f"[bold cyan]\\[{number}][/] [bold]{name}[/]")
-        begun = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - begun
-        console.print(f"      [dim]{self.seconds[name]:.1f} s[/]")
+    page: Path = field(init=False)
 
     def summary(self) -> dict[str, Any]:
         """The figures, as JSON values."""
         return {
-            "config": self.config.to_dict(),
+            "config": self.config.record(),
             "config_digest": self.config.digest,
             "dataset_digest": self.dataset.digest,
             "train_digest": self.train.digest,
             "model": self.version.uri,
             "run_id": self.fit.run_id,
-            "tracking_uri": self.tracking_uri,
+            "tracking_uri": without_password(self.tracking_uri),
             "service": self.url,
             "checkpoint": self.fit.checkpoint.name,
             "images_per_second": self.images_per_second,
@@ -137,53 +131,41 @@ def run_demo(
 
     Raises:
         StageFailed: a stage's result is missing, constant or NaN.
+        StorageError: the folder already holds results.
         FastGANAugError: whatever a stage raises.
     """
-    from fastgan_aug.cli.demo_report import write_report
-    from fastgan_aug.engines.mlflow_server import open_command
-
-    results = DemoResults(config, folder.resolve())
+    if folder.exists() and any(folder.iterdir()):
+        raise StorageError(f"{folder} is not empty", do="choose another --out")
+    results = DemoResults(config.for_data(data is not None), folder.resolve(), data)
     folder.mkdir(parents=True, exist_ok=True)
+    stages = (_data, _start, _fit, _judge, _register, _serve, _request, _downstream, _report)
     with ExitStack() as running:
-        with results.stage("data", console):
-            _data(results, data, console)
-        with results.stage("start", console):
-            _start(results, running, console)
-        with results.stage("fit", console):
-            _fit(results, console)
-        with results.stage("judge", console):
-            _judge(results, console)
-        with results.stage("register", console):
-            _register(results, console)
-        with results.stage("serve", console):
-            _serve(results, running, console)
-        with results.stage("request", console):
-            _request(results, console)
-        with results.stage("downstream", console):
-            _downstream(results, console)
-        with results.stage("report", console):
-            figures = _finite_json(results)
-            page = write_report(results)
-            with replace_when_complete(results.folder / "results.json") as temporary:
-                temporary.write_text(figures)
-        _farewell(results, page, open_command(results.folder), console)
+        for number, stage in enumerate(stages, start=1):
+            name = stage.__name__.removeprefix("_")
+            console.print(f"[bold cyan]\\[{number}/{len(stages)}][/] [bold]{name}[/]")
+            begun = time.perf_counter()
+            stage(results, running, console)
+            results.seconds[name] = time.perf_counter() - begun
+            console.print(f"      [dim]{results.seconds[name]:.1f} s[/]")
+        _farewell(results, console)
         if keep_serving:
             _wait(results, console)
     return results
 
 
-def _data(results: DemoResults, path: Path | None, console: Console) -> None:
+def _data(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.data.contact_sheet import contact_sheet
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.data.phantom import make_phantom
-    from fastgan_aug.engines.job import training_part
+    from fastgan_aug.engines.job import FitJob, training_part
 
-    if path is not None:
-        results.dataset = Dataset.read(path)
+    if results.config.phantom is None:
+        assert results.source is not None
+        results.dataset = Dataset.read(results.source)
     else:
         with console.status("  simulating patients"):
             results.dataset = make_phantom(results.config.phantom)
-    results.dataset.write(results.folder / "data.parquet")
+        results.dataset.write(results.folder / "data.parquet")
     results.train, test = training_part(results.config, results.dataset)
     if test is None:
         raise StageFailed(
@@ -192,6 +174,7 @@ def _data(results: DemoResults, path: Path | None, console: Console) -> None:
             do="set data.test_fraction in the configuration",
         )
     results.test = test
+    FitJob(results.config, results.train, results.folder / "fit").check()
     (results.folder / "data.png").write_bytes(contact_sheet(results.dataset))
     for name, part in (("training", results.train), ("test", results.test)):
         counts = ", ".join(f"{cell} {n}" for cell, n in part.class_counts.items())
@@ -209,27 +192,30 @@ def _start(results: DemoResults, running: ExitStack, console: Console) -> None:
             starting = beside.submit(running.enter_context, server)
         running.enter_context(ray_cluster(config.engine.timeout))
         results.tracking_uri = config.tracking.uri or starting.result()
-    console.print(f"      MLflow at {results.tracking_uri}")
+    console.print(f"      MLflow at {without_password(results.tracking_uri)}")
 
 
-def _fit(results: DemoResults, console: Console) -> None:
+def _fit(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.cli.train import fit_with_progress
     from fastgan_aug.engines.job import FitJob
 
     job = FitJob(results.config, results.train, results.folder / "fit", results.tracking_uri)
     begun = time.perf_counter()
     results.fit, results.curve = fit_with_progress(job, console)
+    if not results.curve or results.fit.run_id is None:
+        raise StageFailed(
+            "the fit told of no progress, or MLflow has no run of it",
+            do="see the log of the MLflow server in the results' folder",
+        )
     results.images_per_second = median(p["images_per_second"] for p in results.curve)
     seen, seconds = results.curve[-1]["images_seen"], time.perf_counter() - begun
     console.print(
         f"      {seen:.0f} images in {seconds:.0f} s; "
         f"{results.images_per_second:.0f} images/s once the workers run"
     )
-    if results.fit.run_id is None:
-        raise StageFailed("MLflow has no run of the fit", do="see the log of the MLflow server")
 
 
-def _judge(results: DemoResults, console: Console) -> None:
+def _judge(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.gan.synthesizer import Synthesizer
     from fastgan_aug.quality.counts import counts_table
     from fastgan_aug.quality.faithfulness import faithfulness
@@ -265,16 +251,16 @@ def _seeds(wanted: list[Any], sample_seed: Any) -> np.ndarray[Any, Any]:
 
 
 def _require_alive(results: DemoResults) -> None:
-    """A generator whose images are NaN, constant, or all the same has failed."""
+    """Images that are NaN or constant, or a cell whose images are all the same, fail the stage."""
     import numpy as np
 
-    images = results.samples
-    if not np.isfinite(images).all() or min(float(i.std()) for i in images) < 1e-3:
+    names = np.asarray(results.sample_cells)
+    if not np.isfinite(results.samples).all() or results.samples.std(axis=(1, 2)).min() < 1e-3:
         raise StageFailed("synthetic slices are NaN or constant", do="train longer")
-    if float(images.std(axis=0).max()) < 1e-3:
-        raise StageFailed(
-            "all synthetic slices are the same", do="train longer, or change the seed"
-        )
+    for cell in dict.fromkeys(results.sample_cells):
+        images = results.samples[names == cell]
+        if len(images) > 1 and float(images.std(axis=0).max()) < 1e-3:
+            raise StageFailed(f"all synthetic slices of {cell} are the same", do="train longer")
 
 
 def _counts_view(results: DemoResults) -> Table:
@@ -290,7 +276,7 @@ def _counts_view(results: DemoResults) -> Table:
     return table
 
 
-def _register(results: DemoResults, console: Console) -> None:
+def _register(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.engines.mlflow_registry import register
 
     assert results.fit.run_id is not None
@@ -316,7 +302,7 @@ def _serve(results: DemoResults, running: ExitStack, console: Console) -> None:
     console.print(f"      {results.url} serves version {results.version.version}")
 
 
-def _request(results: DemoResults, console: Console) -> None:
+def _request(results: DemoResults, running: ExitStack, console: Console) -> None:
     from serving.client import Client
 
     counts = {str(c): n for c, n in results.train.class_counts.items() if n}
@@ -331,37 +317,48 @@ def _request(results: DemoResults, console: Console) -> None:
     console.print(f"      {len(results.batch)} images fill every cell to {max(filled.values())}")
 
 
-def _downstream(results: DemoResults, console: Console) -> None:
+def _downstream(results: DemoResults, running: ExitStack, console: Console) -> None:
     from downstream.service import service_source
     from fastgan_aug.cli.downstream import compare_arms, print_report
+    from fastgan_aug.gan.checkpoint import read_meta
     from serving.client import Client
 
     with Client(results.url) as client:
         results.usefulness = compare_arms(
             results.train, results.test, results.config,
             service_source(client, results.version.version),
-            results.train.patient_digests, console,
+            read_meta(results.fit.checkpoint).lineage.patient_digests, console,
         )  # fmt: skip
     print_report(results.usefulness, console)
 
 
-def _finite_json(results: DemoResults) -> str:
+def _report(results: DemoResults, running: ExitStack, console: Console) -> None:
+    from fastgan_aug.cli.demo_report import write_report
+
     try:
-        return json.dumps(results.summary(), indent=1, allow_nan=False)
+        figures = json.dumps(results.summary(), indent=1, allow_nan=False)
     except ValueError as error:
         raise StageFailed(
             "a figure is NaN or infinite", do="train longer; see the report"
         ) from error
+    results.page = write_report(results)
+    with replace_when_complete(results.folder / "results.json") as temporary:
+        temporary.write_text(figures)
 
 
-def _farewell(results: DemoResults, page: Path, open_ui: str, console: Console) -> None:
-    console.print(f"\n[bold green]done[/] in {sum(results.seconds.values()):.0f} s")
-    console.print(f"report      {page}")
-    console.print(f"data, batch, checkpoints, MLflow   {results.folder}")
-    console.print(f"look into MLflow   {open_ui}", soft_wrap=True)
-    console.print(
-        f"lineage     fastgan-aug lineage {results.folder / 'batch.parquet'}", soft_wrap=True
-    )
+def _farewell(results: DemoResults, console: Console) -> None:
+    from fastgan_aug.engines.mlflow_server import open_command
+
+    local = results.config.tracking.uri is None
+    lines = {
+        f"\ndone in {sum(results.seconds.values()):.0f} s": "",
+        "report     ": results.page,
+        "results    ": results.folder,
+        "lineage    ": f"fastgan-aug lineage {results.folder / 'batch.parquet'}",
+        "MLflow     ": open_command(results.folder) if local else results.tracking_uri,
+    }
+    for name, value in lines.items():
+        console.print(name, value, markup=False, soft_wrap=True)
 
 
 def _wait(results: DemoResults, console: Console) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
 EXAMPLE = """Compare a classifier fitted with and without synthetic slices, on patients of its own.
 
 The data set is split by patient as the configuration says, so give the one the model was trained
-with: a model that saw a test patient is refused.
+with. A model that saw a test patient is refused: its checkpoint in MLflow says which it saw; without
+--tracking-uri only a model trained on exactly this training part is taken.
 
 Example:
 
-  fastgan-aug downstream --data phantom.parquet --url http://127.0.0.1:8000 --config demo
+  fastgan-aug downstream --data phantom.parquet --tracking-uri http://127.0.0.1:5000
 """
 
 
@@ -36,11 +39,15 @@ def downstream_command(
     data: Annotated[Path, typer.Option(help="Data set (Parquet).")],
     url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
     model: Annotated[str, typer.Option(help="Alias or version.")] = "champion",
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, for the patients the model saw."),
+    ] = None,
     config: Annotated[str, typer.Option(help="Configuration: TOML or a shipped name.")] = "demo",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/downstream"),
 ) -> None:
     """Compares the arms and writes table, plot and JSON."""
-    from downstream.service import service_source, trained_patients
+    from downstream.service import service_source
     from fastgan_aug.config import load_config
     from fastgan_aug.data.dataset import Dataset
     from serving.client import Client
@@ -52,7 +59,7 @@ def downstream_command(
         facts = client.model(model)
         version = str(facts["version"])
         console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
-        patients = trained_patients(facts, train)
+        patients = _model_patients(facts, train, tracking_uri)
         source = service_source(client, version)
         report = compare_arms(train, test, settings, source, patients, console)
     print_report(report, console)
@@ -61,17 +68,46 @@ def downstream_command(
 
 
 def _split(dataset: Dataset, settings: Config) -> tuple[Dataset, Dataset]:
-    from fastgan_aug.data.split import split_by_patient
+    from fastgan_aug.engines.job import training_part
     from fastgan_aug.errors import ConfigError
 
-    chosen = dataset.restrict(settings.data.keep) if settings.data.keep else dataset
-    if not settings.data.test_fraction:
+    train, test = training_part(settings, dataset)
+    if test is None:
         raise ConfigError(
             f"configuration {settings.name!r} keeps no patients for a test",
             allowed="data.test_fraction above 0",
             do="use the configuration the model was trained with, with a test_fraction",
         )
-    return split_by_patient(chosen, settings.data.test_fraction, settings.data.split_seed)
+    return train, test
+
+
+def _model_patients(
+    facts: Mapping[str, Any], train: Dataset, tracking_uri: str | None
+) -> list[str]:
+    """Digests of the patients the served version saw, by its own checkpoint where MLflow is known.
+
+    Raises:
+        LeakageError: they are unknown, or MLflow has another checkpoint than the one served.
+        RegistryError: MLflow could not be reached, or has no such version.
+    """
+    from downstream.service import trained_patients
+    from fastgan_aug.engines.mlflow_registry import fetch
+    from fastgan_aug.errors import LeakageError
+    from fastgan_aug.gan.checkpoint import read_meta
+
+    if tracking_uri is None:
+        return trained_patients(facts, train)
+    with TemporaryDirectory(prefix="fastgan-aug-") as cache:
+        found = fetch(str(facts["model"]), str(facts["version"]), tracking_uri, Path(cache))
+        assert found.folder is not None
+        meta = read_meta(found.folder)
+    if meta.digest != facts["checkpoint"]:
+        raise LeakageError(
+            f"MLflow's {found.uri} is another checkpoint than the one that is served",
+            allowed="the MLflow that the service takes its models from",
+            do="give its address with --tracking-uri",
+        )
+    return meta.lineage.patient_digests
 
 
 def compare_arms(

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +42,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; else the configuration's.")] = None,
 ) -> None:
     """Serve a registered model on this machine until Ctrl-C."""
+    from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import Config
+    from fastgan_aug.engines.ray_cluster import ray_cluster
     from serving.deployment import start_service, stop_service
 
     chosen = _configured(config)
@@ -60,9 +59,8 @@ def serve(
             do="pass --tracking-uri, set MLFLOW_TRACKING_URI, or set tracking.uri",
         )
     console = Console()
-    logging.basicConfig(format="%(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
-    with _local_ray(chosen), _sigterm_as_ctrl_c():
+    with ray_cluster(chosen.engine.timeout), sigterm_as_ctrl_c():
         console.print(f"Starting {chosen.tracking.model} ({model}) ...")
         url = start_service(chosen.serving, uri, chosen.tracking.model, model)
         console.print(f"Serving at {url}, described at {url}/docs. Ctrl-C ends it.")
@@ -149,42 +147,6 @@ def _configured(name: str | None) -> Config:
     from fastgan_aug.config import Config, load_config
 
     return load_config(name) if name else Config(name="serve")
-
-
-@contextmanager
-def _local_ray(config: Config) -> Iterator[None]:
-    """A Ray of our own: never the cluster that an old address file points to."""
-    import ray
-
-    cpus = max(1, round(config.serving.replicas * config.serving.cpus_per_replica + 0.5))
-    # Short, because a socket's path may have 107 characters.
-    with tempfile.TemporaryDirectory(prefix="fa", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            num_cpus=cpus,
-            _temp_dir=folder,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that nothing is left running."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _print_batch(batch: BalancedBatch, out: Path, console: Console) -> None:

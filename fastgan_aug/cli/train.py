@@ -63,21 +63,25 @@ def train_command(
     values = load_config(config).to_dict()
     changes = {"kind": engine, "workers": workers}
     values["engine"] |= {k: v for k, v in changes.items() if v is not None}
-    resolved = Config.of(values, "the command line")
+    resolved = Config.of(values, "the command line").for_data(data is not None)
     dataset = _dataset(resolved, data, dry_run)
     if dry_run:
         _print_cost(console, resolved, dataset)
         return
     from fastgan_aug.engines.job import FitJob, training_part
-    from fastgan_aug.engines.mlflow_client import local_uri
+    from fastgan_aug.engines.mlflow_client import local_uri, without_password
 
     assert dataset is not None
     folder = out or Path("runs") / resolved.name
     uri = tracking_uri or resolved.tracking.uri or local_uri(folder)
     train_part, _ = training_part(resolved, dataset)
     result, _ = fit_with_progress(FitJob(resolved, train_part, folder, uri, resume), console)
-    console.print(f"checkpoint  [bold]{result.checkpoint}[/]\nMLflow run  {result.run_id} at {uri}")
-    console.print(f"next        fastgan-aug register {result.checkpoint} --tracking-uri {uri}")
+    for line in (
+        f"checkpoint  {result.checkpoint}",
+        f"MLflow run  {result.run_id} at {without_password(uri)}",
+        f"next        fastgan-aug register {result.checkpoint}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def fit_with_progress(job: FitJob, console: Console) -> tuple[FitResult, list[dict[str, float]]]:
@@ -95,9 +99,10 @@ def fit_with_progress(job: FitJob, console: Console) -> tuple[FitResult, list[di
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar:
+    # Points of slow fits are minutes apart: the time left is estimated over ten minutes.
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=600) as bar:
         total = job.config.training.images
-        task = bar.add_task("fit", total=total, rate="starting workers", losses="")
+        task = bar.add_task("fit", total=total, rate="starting", losses="")
 
         def progress(images_seen: int, values: Mapping[str, float]) -> None:
             curve.append({"images_seen": images_seen, **values})
@@ -118,7 +123,9 @@ def _dataset(config: Config, path: Path | None, dry_run: bool) -> Dataset | None
 
     if path is not None:
         return Dataset.read(path)
-    return None if dry_run else make_phantom(config.phantom)
+    if dry_run or config.phantom is None:
+        return None
+    return make_phantom(config.phantom)
 
 
 def _print_cost(console: Console, config: Config, dataset: Dataset | None) -> None:
@@ -146,7 +153,7 @@ def _print_cost(console: Console, config: Config, dataset: Dataset | None) -> No
         "measured": f"{cost.seconds_per_step:.2f} s per step of {config.training.batch} "
         f"= {cost.images_per_second:.1f} images/s, one process, {config.engine.threads} threads",
         "budget": f"{config.training.images:,} images",
-        "expected time": f"{_duration(cost.seconds)} on one process of this machine",
+        "expected time": f"{_duration(cost.seconds)} in one process on this machine's CPU",
     }
     for name, value in rows.items():
         table.add_row(name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.conditions import ConditionSpace, Factor
+from fastgan_aug.errors import UnknownFactorValue
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,30 @@ class AugmentParameters:
 def flippable_cells(space: ConditionSpace, config: AugmentConfig) -> NDArray[np.bool_]:
     """(cells,) whether a mirrored slice of the cell keeps its label.
 
+    Values that the space does not have are logged: this data set may lack them.
+
     Raises:
         ConfigError: the rule names a factor that the space does not have.
+        UnknownFactorValue: the factor has none of the values that the rule names.
     """
     if not config.flip:
         return np.zeros(len(space.cells), np.bool_)
+    for name, named in config.flip.items():
+        _check_values(space.factor(name), named)
     rules = {space.names.index(space.factor(name).name): set(v) for name, v in config.flip.items()}
     return np.asarray([all(c.values[i] in v for i, v in rules.items()) for c in space.cells])
+
+
+def _check_values(factor: Factor, named: Sequence[str]) -> None:
+    unknown, allowed = sorted(set(named) - set(factor.values)), ", ".join(factor.values)
+    if unknown and not set(named) & set(factor.values):
+        raise UnknownFactorValue(
+            f"the flip rule names the values {unknown} of {factor.name}, which has none of them",
+            allowed=allowed,
+            do="correct flip in the configuration, or leave it out: nothing is mirrored then",
+        )
+    if unknown:
+        log.warning("the flip rule names %s of %s; there are: %s", unknown, factor.name, allowed)
 
 
 def draw(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastgan_aug.conditions import Cell, ConditionSpace
 from fastgan_aug.data.schema import (
+    ADJACENT_MM,
     BATCH_COLUMNS,
     LABELLED,
     METADATA_KEY,
@@ -66,8 +67,8 @@ class Dataset:
             labels: One sequence of values (None for neighbours) per factor.
             patient_id: Pseudonyms; required on every row.
             scan_id: Pseudonyms of scans, each of one patient.
-            z: Position along the body axis, mm, ascending towards the vertex (slice index where
-                the spacing is unknown).
+            z: Position along the body axis, ascending towards the vertex: mm where
+                ``meta.pixel_mm`` is known, else the slice index.
             scale: What ``image`` was divided by, in ``unit``.
             unit: Unit of ``scale``.
             role: ``labelled`` or ``neighbour``; by default labelled where every factor has a value.
@@ -236,19 +237,26 @@ class Dataset:
         return type(self)(table, meta)
 
     def neighbours(self) -> list[NDArray[np.int64]]:
-        """For each row, the rows just below and above it in its own scan (none, one or two)."""
-        found: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(self)
-        scans, z = self.column("scan_id").astype(str), self.column("z")
+        """For each row, the adjacent rows below and above it in its own scan (none, one or two).
+
+        Adjacent: no further apart than 1.5 times the smallest distance in the scan, nor than
+        10 mm where z is in mm (``meta.pixel_mm`` is known), 1.5 where z is a slice index. Rows
+        that share their z with another row of the scan have no neighbours and are none: which
+        belongs to which cannot be told.
+        """
+        limit = 1.5 if self.meta.pixel_mm is None else ADJACENT_MM
+        beside: list[list[int]] = [[] for _ in range(len(self))]
+        scans, z = self.column("scan_id").astype(str), self.column("z").astype(np.float64)
         order = np.lexsort((z, scans))
-        same = scans[order][1:] == scans[order][:-1]
-        for i, row in enumerate(order):
-            beside = []
-            if i > 0 and same[i - 1]:
-                beside.append(order[i - 1])
-            if i + 1 < len(order) and same[i]:
-                beside.append(order[i + 1])
-            found[row] = np.asarray(beside, np.int64)
-        return found
+        for rows in np.split(order, np.flatnonzero(scans[order][1:] != scans[order][:-1]) + 1):
+            gaps = np.diff(z[rows])
+            spacing = np.min(gaps[gaps > 0], initial=np.inf)
+            shared = np.append(gaps == 0, False) | np.append(False, gaps == 0)
+            adjacent = (gaps <= min(1.5 * spacing, limit)) & ~shared[1:] & ~shared[:-1]
+            for i in np.flatnonzero(adjacent):
+                beside[rows[i]].append(rows[i + 1])
+                beside[rows[i + 1]].append(rows[i])
+        return [np.asarray(found, np.int64) for found in beside]
 
 
 def _column_bytes(column: pa.ChunkedArray) -> bytes:

@@ -18,6 +18,8 @@ FORMAT = 1
 METADATA_KEY = b"fastgan_aug"
 LABELLED, NEIGHBOUR = "labelled", "neighbour"
 RADIOLOGICAL, UNVERIFIED = "radiological", "unverified"
+# Slices in use are at most about 7 mm thick; what is further apart shows other anatomy (Eq. 6).
+ADJACENT_MM = 10.0
 # Columns of data sets and of generated batches; no factor may have such a name.
 OWN_COLUMNS = frozenset(
     ("image", "patient_id", "scan_id", "z", "role", "scale", "unit", "synthetic")
@@ -33,7 +35,8 @@ class DatasetMeta:
         space: Factors and cells.
         size: Rows and columns of a slice, pixels.
         source: Where the slices come from, in words, without identifiers.
-        pixel_mm: Pixel edge in mm, or None where unknown.
+        pixel_mm: Pixel edge in mm, or None where unknown. It also tells the unit of the rows' z:
+            mm where it is known, the slice index where not (``Dataset.neighbours``).
         normalisation: How counts became [0, 1]; the row's ``scale`` undoes it.
         laterality: ``radiological`` (row 0 anterior, column 0 the patient's right) or
             ``unverified``.

@@ -18,14 +18,13 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker, Status, TrackedDataset
-from fastgan_aug.errors import CheckpointError
+from fastgan_aug.errors import CheckpointError, ConfigError
 from fastgan_aug.gan.checkpoint import (
     GENERATOR,
     META,
     Lineage,
     checkpoint_name,
     checkpoints,
-    newest_checkpoint,
     restore,
     write_checkpoint,
 )
@@ -66,12 +65,22 @@ class FitJob:
     tracking_uri: str | None = None
     resume: bool = False
 
-    def check_folder(self) -> None:
-        """A run never overwrites another.
+    def check(self) -> None:
+        """Says at once what could not work; a run never overwrites another.
 
         Raises:
             CheckpointError: the folder holds checkpoints and ``resume`` is off.
+            ConfigError: the networks' size is not the data's, or the flip rule names no factor.
+            UnknownFactorValue: the flip rule names values that the factor does not have.
         """
+        size, there = self.config.network.size, self.dataset.meta.size
+        if size != there:
+            raise ConfigError(
+                f"network.size is {size}, but the slices are {there} x {there}",
+                allowed="the same size",
+                do=f"set network.size = {there}, or import the images with --size {size}",
+            )
+        flippable_cells(self.dataset.meta.space, self.config.augment)
         if checkpoints(self.folder) and not self.resume:
             raise CheckpointError(
                 f"{self.folder} already holds checkpoints",
@@ -117,7 +126,7 @@ def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData
 def lineage_of(config: Config, dataset: Dataset) -> Lineage:
     """Where the checkpoints of this fit come from."""
     return Lineage(
-        config=config.to_dict(),
+        config=config.record(),
         config_digest=config.digest,
         space=dataset.meta.space.to_dict(),
         class_counts={str(c): n for c, n in dataset.class_counts.items()},
@@ -270,8 +279,3 @@ def check_same_fit(old: Lineage, new: Lineage) -> None:
             allowed="a longer budget, another rhythm, another engine",
             do="use the run's own configuration and data, or start a new folder",
         )
-
-
-def resume_point(job: FitJob) -> Path | None:
-    """The checkpoint to continue from, None for a fresh start."""
-    return newest_checkpoint(job.folder) if job.resume else None

@@ -11,12 +11,11 @@ from fastgan_aug.engines.job import (
     FitJob,
     FitResult,
     Progress,
-    resume_point,
     run_fit,
     tracked,
     tracked_run_id,
 )
-from fastgan_aug.errors import CheckpointError
+from fastgan_aug.errors import CheckpointError, EngineFailed
 from fastgan_aug.gan.checkpoint import newest_checkpoint, prune
 
 
@@ -31,8 +30,14 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
         TrainingDiverged: losses or weights are not finite or exploding; the last good checkpoint
             is kept.
         CheckpointError: the folder holds another run.
+        EngineFailed: a GPU is asked for and there is none.
     """
-    job.check_folder()
+    job.check()
+    if job.config.engine.use_gpu and not torch.cuda.is_available():
+        raise EngineFailed(
+            "engine.use_gpu is set, but torch finds no CUDA device",
+            do="set engine.use_gpu = false, or install a CUDA build of torch",
+        )
     job.folder.mkdir(parents=True, exist_ok=True)
 
     def publish(write: Callable[[Path], Path]) -> Path:
@@ -40,9 +45,16 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
         prune(job.folder, job.config.training.keep)
         return folder
 
-    device = "cuda" if job.config.engine.use_gpu and torch.cuda.is_available() else "cpu"
+    device = "cuda" if job.config.engine.use_gpu else "cpu"
     with tracked(job) as tracker:
-        run_fit(job, publish, progress, tracker, device=device, resume_from=resume_point(job))
+        run_fit(
+            job,
+            publish,
+            progress,
+            tracker,
+            device=device,
+            resume_from=newest_checkpoint(job.folder),
+        )
     checkpoint = newest_checkpoint(job.folder)
     if checkpoint is None:
         raise CheckpointError("the run left no checkpoint", do="run it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,28 @@ def connect(uri: str) -> Any:
     for name, level in QUIET.items():  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(level)
     with registry_errors(uri):
+        _make_database(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make_database(uri: str) -> None:
+    """Makes a missing SQLite file beside its place, and renames it.
+
+    MLflow makes its tables one after another for seconds, and refuses a file that lacks some: a
+    process killed in between would leave a database that can never be used.
+    """
+    from mlflow import MlflowClient
+
+    path = _database_path(uri)
+    if path is None or path.exists():
+        return
+    temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+        if not path.exists():  # another process was faster: its file holds records already
+            temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def experiment_id(client: Any, name: str) -> str:
@@ -84,11 +106,14 @@ def experiment_id(client: Any, name: str) -> str:
 
 def _location(client: Any) -> str | None:
     """With a server, the server decides; with a bare SQLite file, the folder beside it."""
-    parsed = urlparse(client.tracking_uri)
-    if parsed.scheme != "sqlite":
-        return None
-    # sqlite:///relative.db and sqlite:////absolute.db
-    return artifact_folder(Path(parsed.path[1:]).parent).as_uri()
+    path = _database_path(client.tracking_uri)
+    return None if path is None else artifact_folder(path.parent).as_uri()
+
+
+def _database_path(uri: str) -> Path | None:
+    """The file of sqlite:///relative.db and sqlite:////absolute.db; None for other addresses."""
+    parsed = urlparse(uri)
+    return Path(parsed.path[1:]) if parsed.scheme == "sqlite" else None
 
 
 @contextmanager
@@ -102,7 +127,7 @@ def registry_errors(uri: str) -> Iterator[None]:
         if not _is_mlflow_error(error):
             raise
         raise RegistryError(
-            f"MLflow at {_without_password(uri)} refused or could not be reached: "
+            f"MLflow at {without_password(uri)} refused or could not be reached: "
             f"{str(error).splitlines()[0][:300] if str(error) else type(error).__name__}",
             allowed="a running MLflow server (http://...) or an SQLite file (sqlite:///...)",
             do="check that the server runs and that the address is right",
@@ -114,7 +139,8 @@ def _is_mlflow_error(error: Exception) -> bool:
     return origin in {"mlflow", "requests", "urllib3", "sqlalchemy"} or isinstance(error, OSError)
 
 
-def _without_password(uri: str) -> str:
+def without_password(uri: str) -> str:
+    """The address without user and password, fit to be shown or written down."""
     parsed = urlparse(uri)
     host = parsed.netloc.rpartition("@")[2]
     return uri if host == parsed.netloc else parsed._replace(netloc=f"***@{host}").geturl()

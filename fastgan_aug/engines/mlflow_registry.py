@@ -70,11 +70,12 @@ def register(
 
     Raises:
         CheckpointError: the checkpoint is damaged.
-        RegistryError: MLflow refused or could not be reached.
+        RegistryError: MLflow has no such run, refused or could not be reached.
     """
     meta = read_meta(checkpoint)
     client = connect(uri)
     with registry_errors(uri):
+        client.get_run(run_id)  # a wrong address must not leave an empty model behind
         _make_model(client, model_name)
         version = _find_same(client, model_name, run_id, meta.digest)
         if version is None:

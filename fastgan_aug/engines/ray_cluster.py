@@ -12,22 +12,28 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 
+def is_cluster() -> bool:
+    """Whether Ray is a cluster that RAY_ADDRESS names, rather than one started here."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
 def ray_cluster(timeout: float = 60.0) -> Iterator[None]:
     """Connects to the cluster that RAY_ADDRESS names, or starts Ray here and ends it afterwards.
 
     A local Ray is started with ``address="local"``, so that it never attaches to a stale one, and
-    in a temporary folder of its own with a short path (Unix sockets allow 107 characters).
+    in a temporary folder of its own with a short path (Unix sockets allow 107 characters). When
+    the block fails, the folder stays, since it holds the workers' logs, and its path is logged.
 
     Args:
-        timeout: Seconds that Ray's workers may take to start.
+        timeout: Seconds that Ray Train's workers may take to start.
     """
     environment = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(timeout),
+        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DEDUP_LOGS": "0",
     }
     for name, value in environment.items():
         os.environ.setdefault(name, value)
@@ -35,16 +41,21 @@ def ray_cluster(timeout: float = 60.0) -> Iterator[None]:
 
     if ray.is_initialized():
         yield
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, log_to_driver=False)
+    elif is_cluster():
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
         try:
             yield
         finally:
             ray.shutdown()
-        return
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    else:
+        with _folder_of_logs() as folder, _local_ray(folder):
+            yield
+
+
+@contextmanager
+def _local_ray(folder: str) -> Iterator[None]:
+    import ray
+
     try:
         ray.init(
             address="local",
@@ -56,4 +67,17 @@ def ray_cluster(timeout: float = 60.0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _folder_of_logs() -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    try:
+        yield folder
+    except Exception:
+        log.warning("Ray's logs are kept in %s/session_latest/logs", folder)
+        raise
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)

@@ -25,19 +25,29 @@ from fastgan_aug.engines.job import (
     FitResult,
     Progress,
     Publish,
-    resume_point,
     run_fit,
     tracked,
     tracked_run_id,
 )
-from fastgan_aug.engines.ray_cluster import ray_cluster
-from fastgan_aug.errors import CheckpointError, EngineFailed, FastGANAugError
+from fastgan_aug.engines.ray_cluster import is_cluster, ray_cluster
+from fastgan_aug.errors import (
+    CheckpointError,
+    DataError,
+    EngineFailed,
+    FastGANAugError,
+    TrainingDiverged,
+)
 from fastgan_aug.gan.checkpoint import newest_checkpoint, read_meta
 from fastgan_aug.gan.training import Share
 
 log = logging.getLogger(__name__)
 # A collective that waits for a dead worker gives up after this, instead of torch's 30 minutes.
 COLLECTIVE_TIMEOUT = 120
+# All ranks see the same averaged losses and the same data, and stop together without a failure;
+# a new try would end the same way. Any other error fails the worker, so that none waits for it.
+SAME_ON_ALL_RANKS = (TrainingDiverged, DataError)
+# Ray would resume from its own list of checkpoints; the newest good one of the folder counts.
+RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 def fit(job: FitJob, progress: Progress) -> FitResult:
@@ -60,10 +70,11 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
     from ray.train import TrainingFailedError
     from ray.util.queue import Queue
 
-    job.check_folder()
+    job.check()
     folder = job.folder.resolve()  # workers run in folders of their own
     job = replace(job, folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RAY_SNAPSHOT).unlink(missing_ok=True)
     with ray_cluster(job.config.engine.timeout):
         _check_room(job)
         messages = Queue(actor_options={"num_cpus": 0})
@@ -72,12 +83,14 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
             try:
                 trainer.fit()
             except TrainingFailedError as error:
+                if listener.error is not None:
+                    raise listener.error from error
                 raise EngineFailed(
                     f"Ray Train gave up: {_last_line(error)}",
                     do="see the workers' logs in Ray's session folder; resume with --resume",
                 ) from error
         messages.shutdown(grace_period_s=1)
-    if listener.error is not None:
+    if isinstance(listener.error, SAME_ON_ALL_RANKS):
         raise listener.error
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
@@ -112,10 +125,10 @@ def _trainer(job: FitJob, folder: Path, loop: dict[str, Any]) -> Any:
 
 
 def _check_room(job: FitJob) -> None:
-    """Says at once what a cluster that does not grow can never give.
+    """Says at once what this machine can never give; a cluster may still grow.
 
     Raises:
-        EngineFailed: the workers ask for more than there is.
+        EngineFailed: the workers ask for more than this machine has.
     """
     import ray
 
@@ -123,11 +136,17 @@ def _check_room(job: FitJob) -> None:
     wanted = {"CPU": engine.workers * engine.cpus_per_worker}
     if engine.use_gpu:
         wanted["GPU"] = engine.workers
-    short = {k: (n, there.get(k, 0.0)) for k, n in wanted.items() if n > there.get(k, 0.0)}
-    if short:
-        log.warning(
-            "waiting for room: %s", {k: f"{n:g} wanted, {h:g} there" for k, (n, h) in short.items()}
-        )
+    short = {k: n for k, n in wanted.items() if n > there.get(k, 0.0)}
+    if not short:
+        return
+    said = ", ".join(f"{n:g} {k} wanted and {there.get(k, 0.0):g} there" for k, n in short.items())
+    if is_cluster():
+        log.warning("waiting for the cluster to grow: %s", said)
+        return
+    raise EngineFailed(
+        f"the workers ask for more than this machine has: {said}",
+        do="lower engine.workers or engine.cpus_per_worker, or name a cluster in RAY_ADDRESS",
+    )
 
 
 @contextmanager
@@ -186,15 +205,14 @@ class _Listener:
 def _worker(loop: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray
-    from ray.train import get_checkpoint, get_context
+    from ray.train import get_context
     from ray.train.torch import get_device
 
     job: FitJob = ray.get(loop["job"], timeout=300)
     context = get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     share = Share(rank, world, _average if world > 1 else lambda tensors: None)
-    registered = get_checkpoint()
-    resume_from = Path(registered.path) if registered else resume_point(job)
+    resume_from = newest_checkpoint(job.folder)
 
     def progress(images_seen: int, values: Mapping[str, float]) -> None:
         if rank == 0:
@@ -208,9 +226,9 @@ def _worker(loop: dict[str, Any]) -> None:
                 share=share, device=str(get_device()), resume_from=resume_from,
             )  # fmt: skip
     except FastGANAugError as error:
-        # All ranks see the same averaged losses and stop together; a retry would end the same way.
-        if rank == 0:
-            _tell(loop["messages"], error)
+        _tell(loop["messages"], error)
+        if not isinstance(error, SAME_ON_ALL_RANKS):
+            raise
 
 
 def _publish(rank: int, run_folder: Path) -> Publish:

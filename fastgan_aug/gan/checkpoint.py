@@ -3,7 +3,6 @@
 meta.json               what it is and where it comes from; sha256 of the other files
 generator.safetensors   the served generator (average, calibrated batch norm)
 state.safetensors       networks, average and optimisers, to resume
-state.json              images seen and optimiser steps
 """
 
 from __future__ import annotations
@@ -26,12 +25,7 @@ from fastgan_aug.gan.training import TrainState
 from fastgan_aug.storage import replace_when_complete
 
 FORMAT = 1
-META, GENERATOR, STATE, COUNTERS = (
-    "meta.json",
-    "generator.safetensors",
-    "state.safetensors",
-    "state.json",
-)
+META, GENERATOR, STATE = "meta.json", "generator.safetensors", "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -93,8 +87,7 @@ def write_checkpoint(
         temporary.mkdir()
         save_file(_contiguous(served.state_dict()), temporary / GENERATOR)
         save_file(_contiguous(state_tensors(state)), temporary / STATE)
-        (temporary / COUNTERS).write_text(json.dumps({"images_seen": state.images_seen}))
-        files = {name: file_digest(temporary / name) for name in (GENERATOR, STATE, COUNTERS)}
+        files = {name: file_digest(temporary / name) for name in (GENERATOR, STATE)}
         plain = asdict(lineage) | {
             "format": FORMAT, "images_seen": state.images_seen, "files": files,
         }  # fmt: skip

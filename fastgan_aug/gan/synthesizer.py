@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastgan_aug.conditions import Cell
-from fastgan_aug.errors import CheckpointError, UnseenCell
+from fastgan_aug.errors import CheckpointError
 from fastgan_aug.gan.checkpoint import CheckpointMeta, read_generator, read_meta
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.randomness import latents_of_seeds
@@ -64,20 +64,6 @@ class Synthesizer:
                 do="use another checkpoint",
             ) from error
         return cls(generator.eval().requires_grad_(False), meta)
-
-    def require_seen(self, cells: Sequence[Cell]) -> None:
-        """Refuses cells without training slices.
-
-        Raises:
-            UnseenCell: names them.
-        """
-        unseen = sorted({str(c) for c in cells if not self.class_counts[c]})
-        if unseen:
-            raise UnseenCell(
-                f"the model saw no training slice of {', '.join(unseen)}",
-                allowed=", ".join(str(c) for c, n in self.class_counts.items() if n),
-                do="ask with allow_unseen=True; such images are marked as unseen",
-            )
 
     @torch.no_grad()
     def generate(self, cells: Sequence[Cell], seeds: NDArray[np.uint64]) -> NDArray[np.float32]:

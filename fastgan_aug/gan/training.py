@@ -284,11 +284,12 @@ def train(
             allowed="multiples of the number of workers",
             do="change training.batch or engine.workers",
         )
-    total, since, begun = torch.zeros(4), 0, time.perf_counter()
+    device = data.images.device
+    total, since, begun = torch.zeros(4, device=device), 0, time.perf_counter()
     while state.images_seen < training.images:
         seen = state.images_seen
         batch = draw_batch(data, augmentation, training, state.generator, seen, share)
-        total += train_step(state, batch, training, share).cpu()
+        total += train_step(state, batch, training, share)  # stays on the device: no waiting
         since += 1
         last = state.images_seen >= training.images
         due = last or _crossed(seen, state.images_seen, training.checkpoint_every)
@@ -297,7 +298,7 @@ def train(
             elapsed = max(time.perf_counter() - begun, 1e-9)
             values["images_per_second"] = since * training.batch / elapsed
             observer.losses(state.images_seen, values)
-            total, since, begun = torch.zeros(4), 0, time.perf_counter()
+            total, since, begun = torch.zeros_like(total), 0, time.perf_counter()
         if due:
             _check_weights(state)
             observer.checkpoint(state)

@@ -93,11 +93,6 @@ def _largest_label(labels: NDArray[np.int32], sizes: NDArray[np.int64]) -> NDArr
     return np.asarray(best[:, 0], np.int64)
 
 
-def brain_mask(image: NDArray[np.float32], threshold: float = 0.3) -> NDArray[np.bool_]:
-    """``masks`` of one (S, S) slice."""
-    return np.asarray(masks(image[None], threshold)[0])
-
-
 def symmetry_axes(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The column about which each mask overlaps its own mirror image the most.
 
@@ -117,11 +112,6 @@ def symmetry_axes(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     best = overlap == overlap.max(axis=1, keepdims=True)
     twice = (best * np.arange(2 * size - 1)).sum(axis=1) / best.sum(axis=1)
     return np.asarray(twice / 2)
-
-
-def symmetry_axis(mask: NDArray[np.bool_]) -> float:
-    """``symmetry_axes`` of one (S, S) mask."""
-    return float(symmetry_axes(mask[None])[0])
 
 
 def mean_counts(images: NDArray[np.float32], threshold: float = 0.3) -> NDArray[np.float64]:

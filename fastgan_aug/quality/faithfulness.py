@@ -104,10 +104,15 @@ def faithfulness(
 
 
 def _labelled(dataset: Dataset, factor: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The labelled slices and the position of each one's value in the factor's values."""
+    """The labelled slices and their classes."""
     rows = dataset.labelled
     if not rows.any():
         raise DataError("the data have no labelled slice", do="add labelled slices")
+    return dataset.images[rows], class_labels(dataset, factor)
+
+
+def class_labels(dataset: Dataset, factor: str) -> NDArray[np.int64]:
+    """(labelled rows,) position of each labelled slice's value in the factor's values."""
     values = list(dataset.meta.space.factor(factor).values)
-    labels = [values.index(value) for value in dataset.column(factor)[rows]]
-    return dataset.images[rows], np.asarray(labels, np.int64)
+    column = dataset.column(factor)[dataset.labelled]
+    return np.asarray([values.index(value) for value in column], np.int64)

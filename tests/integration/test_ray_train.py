@@ -19,8 +19,9 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines import local, ray_train
 from fastgan_aug.engines.job import FitJob, training_part
 from fastgan_aug.engines.ray_cluster import ray_cluster
-from fastgan_aug.errors import TrainingDiverged
+from fastgan_aug.errors import StorageError, TrainingDiverged
 from fastgan_aug.gan.checkpoint import checkpoints
+from fastgan_aug.gan.training import new_state
 
 pytestmark = pytest.mark.integration
 
@@ -67,12 +68,16 @@ def test_one_worker_gives_the_local_engines_weights(train_part: Dataset, tmp_pat
 
 def test_two_workers_survive_the_loss_of_one(train_part: Dataset, tmp_path: Path) -> None:
     killed: list[int] = []
+    seen: list[int] = []
+    before: list[int] = []
 
     def kill_one(images_seen: int, values: Mapping[str, float]) -> None:
+        seen.append(images_seen)
         if images_seen >= 48 and not killed:
             children = psutil.Process().children(recursive=True)
             workers = [p for p in children if "RayTrainWorker" in " ".join(p.cmdline())]
             killed.append(workers[-1].pid)
+            before.extend(seen)
             os.kill(workers[-1].pid, signal.SIGKILL)
 
     config = ray_config(2, images=160)
@@ -82,11 +87,13 @@ def test_two_workers_survive_the_loss_of_one(train_part: Dataset, tmp_path: Path
     undisturbed = ray_train.fit(FitJob(config, train_part, tmp_path / "calm"), nothing)
     # Batch-norm statistics are each worker's own, and those of rank 0 restart both: so close,
     # not equal.
-    ours, theirs = weights(result.checkpoint), weights(undisturbed.checkpoint)
-    difference = max(
-        float((ours[k] - theirs[k]).abs().max()) for k in ours if k.startswith("generator.embed")
-    )
-    assert difference < 0.02
+    name = "generator.embed.weight"
+    ours, theirs = weights(result.checkpoint)[name], weights(undisturbed.checkpoint)[name]
+    start = new_state(config.network, config.training, 4, torch.device("cpu"))
+    moved = (theirs - start.generator.embed.weight).abs().max()
+    assert float((ours - theirs).abs().max()) < 0.1 * float(moved)
+    after = seen[len(before) :]
+    assert min(after) > 32, "it continued from the checkpoint at 32, not from the start"
 
 
 def test_divergence_reaches_the_caller_and_is_not_retried(
@@ -96,3 +103,28 @@ def test_divergence_reaches_the_caller_and_is_not_retried(
     with pytest.raises(TrainingDiverged, match="finite and at most"):
         ray_train.fit(replace(job), nothing)
     assert checkpoints(job.folder) == []
+
+
+def test_a_run_goes_on_under_another_engine(train_part: Dataset, tmp_path: Path) -> None:
+    """Ray's own list of checkpoints is out of date after the local engine went on."""
+    folder = tmp_path / "run"
+    ray_train.fit(FitJob(ray_config(1, images=32), train_part, folder), nothing)
+    local.fit(FitJob(toy_config(images=64), train_part, folder, resume=True), nothing)
+    (folder / "images-000000032").rename(tmp_path / "pruned")
+    result = ray_train.fit(FitJob(ray_config(1), train_part, folder, resume=True), nothing)
+    whole = local.fit(FitJob(toy_config(), train_part, tmp_path / "whole"), nothing)
+    ours, expected = weights(result.checkpoint), weights(whole.checkpoint)
+    assert all(torch.equal(ours[k], expected[k]) for k in expected)
+
+
+def test_a_checkpoint_that_cannot_be_written_reaches_the_caller(
+    train_part: Dataset, tmp_path: Path
+) -> None:
+    """Rank 0 fails alone; the other worker must not wait for it."""
+    values = ray_config(2).to_dict()
+    values["engine"]["max_failures"] = 0
+    job = FitJob(Config.of(values), train_part, tmp_path / "run", tracking_uri="sqlite:///x")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tracking").write_text("a file where the spool's folder belongs")
+    with pytest.raises(StorageError):
+        ray_train.fit(job, nothing)
