@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.arms import ARMS, Arm, Material, SyntheticSource, class_labels
+from downstream.arms import ARMS, Arm, Material, SyntheticSource
 from downstream.report import ArmScores, Comparison, UsefulnessReport
 from downstream.scores import (
     balanced_accuracy,
@@ -28,6 +28,7 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import check_disjoint, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
 from fastgan_aug.quality.classifier import fit_classifier
+from fastgan_aug.quality.faithfulness import class_labels
 
 log = logging.getLogger(__name__)
 VALIDATION_FRACTION = 0.25

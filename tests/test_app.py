@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import httpx
 import numpy as np
@@ -160,6 +161,22 @@ def test_health_and_description(http, models):
     )
     told = missing.get("/v1/health/ready")
     assert (told.status_code, told.json()["code"]) == (503, "model-not-found")
+
+
+def test_the_page_of_the_service_needs_no_internet(http):
+    page = http.get("/docs").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {name.rpartition(".")[2] for name in files} >= {"js", "css"}
+    assert all(http.get(name).status_code == 200 for name in files)
+    assert not re.search("https?://", page)
+    # Swagger UI reads OpenAPI 3.1, which FastAPI writes, from its version 5 on.
+    (script,) = (name for name in files if name.endswith(".js"))
+    assert re.search(r'PACKAGE_VERSION:"[5-9]\.', http.get(script).text)
+    assert http.get("/redoc").status_code == 404
+
+
+def test_no_answer_names_a_patient(http):
+    assert "a" * 64 not in http.get("/v1/model").text  # the digest in the toy lineage
 
 
 def test_other_paths_and_failures_are_problems_too(http):

@@ -24,7 +24,7 @@ from downstream.service import trained_patients
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.errors import ConfigError, DataError, UnknownCell
+from fastgan_aug.errors import ConfigError, DataError, LeakageError, UnknownCell
 
 RULES = AugmentConfig(shift=2, flip={"shape": ["disc", "ring"]})
 
@@ -165,7 +165,8 @@ def test_the_arms_have_their_own_names() -> None:
     assert [arm.synthetic for arm in ARMS] == [False, False, False, True]
 
 
-def test_trained_patients_are_named_or_follow_from_the_digest(toy: Dataset) -> None:
-    assert trained_patients({"patient_digests": ["a"]}, toy) == ["a"]
+def test_trained_patients_follow_from_the_digest_or_are_unknown(toy: Dataset) -> None:
     assert trained_patients({"dataset": toy.digest}, toy) == toy.patient_digests
-    assert trained_patients({"dataset": "another"}, toy) is None
+    for facts in ({"dataset": "another"}, {}):
+        with pytest.raises(LeakageError, match="--tracking-uri"):
+            trained_patients(facts, toy)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import (
     AugmentConfig,
     AugmentParameters,
@@ -13,7 +14,7 @@ from fastgan_aug.data.augment import (
     flippable_cells,
 )
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.errors import ConfigError
+from fastgan_aug.errors import ConfigError, UnknownFactorValue
 
 OFF = AugmentConfig(neighbour_mean=False, shift=0)
 PAPER = AugmentConfig(flip={"shape": ["disc", "ring"]})
@@ -121,13 +122,24 @@ def test_flips_follow_the_label_rule(toy: Dataset, images: torch.Tensor):
 
 
 def test_every_factor_of_the_rule_must_agree():
-    from fastgan_aug.conditions import ConditionSpace
-
     space = ConditionSpace.of({"a": ["x", "y"], "b": ["u", "v"]})
     rule = AugmentConfig(flip={"a": ["x"], "b": ["v"]})
     assert flippable_cells(space, rule).tolist() == [False, True, False, False]
     with pytest.raises(ConfigError):
         flippable_cells(space, AugmentConfig(flip={"c": ["x"]}))
+
+
+def test_a_rule_of_unknown_values_is_refused_and_of_some_is_logged(
+    caplog: pytest.LogCaptureFixture,
+):
+    space = ConditionSpace.of({"a": ["x", "y"]})
+    with pytest.raises(UnknownFactorValue, match=r"'Normal'.*Allowed: x, y"):
+        flippable_cells(space, AugmentConfig(flip={"a": ["Normal"]}))
+    assert flippable_cells(space, AugmentConfig(flip={"a": ["x"]})).tolist() == [True, False]
+    assert not caplog.records
+    assert flippable_cells(space, AugmentConfig(flip={"a": ["x", "z"]})).tolist() == [True, False]
+    assert "['z'] of a" in caplog.text
+    assert not flippable_cells(space, AugmentConfig(flip={"a": []})).any()
 
 
 def test_a_negative_shift_setting_is_refused():

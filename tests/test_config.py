@@ -91,5 +91,5 @@ def test_the_phantom_is_recorded_only_where_it_is_drawn() -> None:
 
 
 def test_a_missing_configuration_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match="demo, werner2022-a, werner2022-b"):
+    with pytest.raises(ConfigError, match="demo, generic, werner2022-a, werner2022-b"):
         load_config("nowhere")

@@ -20,7 +20,7 @@ from fastgan_aug.errors import (
     UnknownFactorValue,
 )
 
-META = DatasetMeta(ConditionSpace.of({"kind": ["a", "b"]}), 4, "made here")
+META = DatasetMeta(ConditionSpace.of({"kind": ["a", "b"]}), 4, "made here", pixel_mm=4.0)
 
 
 def build(**changes: Any) -> Dataset:
@@ -76,8 +76,40 @@ def test_class_counts_hold_every_cell_and_no_neighbour():
 
 
 def test_neighbours_are_those_above_and_below_in_the_same_scan():
-    found = [sorted(rows.tolist()) for rows in build().neighbours()]
-    assert found == [[], [], [4], [4], [2, 3]]
+    assert beside(build()) == [[], [], [4], [4], [2, 3]]
+
+
+def beside(dataset: Dataset) -> list[list[int]]:
+    return [sorted(rows.tolist()) for rows in dataset.neighbours()]
+
+
+def scan(z: list[float], pixel_mm: float | None) -> list[list[int]]:
+    """The neighbours within one scan of these positions."""
+    n = len(z)
+    dataset = Dataset.build(
+        replace(META, pixel_mm=pixel_mm),
+        images=np.zeros((n, 4, 4), np.float32),
+        labels={"kind": ["a"] * n},
+        patient_id=["p"] * n,
+        scan_id=["s"] * n,
+        z=z,
+        scale=[1.0] * n,
+    )
+    return beside(dataset)
+
+
+def test_slices_that_are_not_adjacent_are_no_neighbours():
+    assert scan([-35.0, 5.0, 45.0], 4.0) == [[], [], []]
+    assert scan([-35.0, 5.0, 45.0], None) == [[], [], []]
+    assert scan([0.0, 5.0, 10.0, 18.0, 23.0], 4.0) == [[1], [0, 2], [1], [4], [3]]
+    assert scan([3.0, 1.0, 2.0, 4.0, 6.0], None) == [[2, 3], [2], [0, 1], [0], []]
+    assert scan([0.0, 5.0], None) == [[], []]  # without mm, z is an index
+    assert scan([], 4.0) == []
+
+
+def test_slices_that_share_a_position_have_no_neighbours_and_are_none():
+    assert scan([0.0, 1.0, 1.0, 2.0, 3.0], None) == [[], [], [], [4], [3]]
+    assert scan([2.0, 2.0, 2.0], 4.0) == [[], [], []]
 
 
 def test_neighbourhood_is_mutual(small_phantom: Dataset):

@@ -160,6 +160,9 @@ def test_what_is_not_known_or_missing_is_said(parts: tuple[Dataset, Dataset]) ->
     known = test.take(test.column("shape") != "cross")
     found = experiment_on(train, known, short, model_patient_digests=None)
     assert any("not known" in note for note in found.notes)
+    for comparison in found.comparisons:
+        assert comparison.verdict == "NO EVIDENCE"
+        assert "may have seen the test patients" in comparison.reason
     assert any("cross has no test slice" in note for note in found.notes)
     assert "cross" not in found.arms[0].recall
     assert usefulness_table(found)[0]["recall cross"] == "no test"
@@ -208,27 +211,44 @@ def command(toy: Dataset, folder: Path, fraction: float = 0.4, *more: str):  # t
     return CliRunner().invoke(app, [*map(str, words), str(folder / "out"), *more])
 
 
+def serve_model_of(seen: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lets the command reach, in process, a real service with a model of this training data."""
+    counts = {str(c): n for c, n in seen.class_counts.items()}
+    origin = replace(
+        lineage(seen.meta.space.to_dict(), counts),
+        dataset_digest=seen.digest,
+        patient_digests=seen.patient_digests,
+    )
+    assert seen.meta.size == NETWORK.size
+    checkpoint = tiny_checkpoint(folder / "model", origin)
+    transport = InProcess(create_app(FolderModels(checkpoint)))
+    monkeypatch.setattr("serving.client.Client", partial(Client, transport=transport))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return checkpoint
+
+
 def test_the_command_asks_a_real_service(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, _ = split_by_patient(toy, 0.4, seed=0)
-    counts = {str(c): n for c, n in train.class_counts.items()}
-    origin = replace(
-        lineage(toy.meta.space.to_dict(), counts),
-        dataset_digest=train.digest,
-        patient_digests=train.patient_digests,
-    )
-    assert toy.meta.size == NETWORK.size
-    models = FolderModels(tiny_checkpoint(tmp_path / "model", origin))
-    transport = InProcess(create_app(models))
-    monkeypatch.setattr("serving.client.Client", partial(Client, transport=transport))
+    serve_model_of(train, tmp_path, monkeypatch)
     result = command(toy, tmp_path)
     assert result.exit_code == 0, result.output
     assert re.search("HELPS|NO EVIDENCE|HARMS", result.output)
     found = json.loads((tmp_path / "out/downstream.json").read_text())
-    missing = sum(max(counts.values()) - n for n in counts.values())
+    missing = sum(max(train.class_counts.values()) - n for n in train.class_counts.values())
     assert found["arms"][-1]["n_synthetic"] == missing
     assert not any("not known" in note for note in found["notes"])
+
+
+def test_the_command_refuses_a_model_whose_patients_are_unknown(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_model_of(toy, tmp_path, monkeypatch)
+    result = command(toy, tmp_path)
+    assert isinstance(result.exception, LeakageError)
+    assert "--tracking-uri" in result.exception.do
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_needs_test_patients(toy: Dataset, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,50 @@ def test_no_file_name_is_kept(tmp_path: Path):
     ],
 )
 def test_what_is_no_slice_is_refused(tmp_path: Path, name: str, content: Any):
-    with pytest.raises(UnreadableImage, match=r"a\."):
+    with pytest.raises(UnreadableImage, match="line 2 of"):
         one(tmp_path, content, name)
+
+
+NAME = "SMITH_JOHN_19520101"
+DAMAGED = [
+    b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40), b"II*\0\x08\0\0\0\xff\xff" + bytes(30), None,
+    np.zeros((8, 9), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize("suffix", ["png", "tif", "npy", NAME])
+def test_no_error_shows_a_file_s_name(tmp_path: Path, content: Any, suffix: str):
+    path = tmp_path / f"{NAME}.{suffix}"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None and suffix == "npy":
+        np.save(path, content)
+    elif content is not None:
+        Image.fromarray(content).save(path, "tiff" if suffix == "tif" else "png")
+    np.save(tmp_path / "good.npy", PICTURE)
+    csv = f"file,patient_id,kind\n\ngood.npy,p,x\n{path.name},p,x\n"
+    with pytest.raises(UnreadableImage, match="line 4 of") as caught:
+        take(folder(tmp_path, csv))
+    assert NAME not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "csv",
+    [
+        f"file,patient_id,kind\n{NAME}.png,p,x\n{NAME}.png,p,x\n",
+        f"{NAME}.png,p,x\nb.png,p,x\n",
+        f"file,patient_id,kind\n{NAME}.png,,x\n",
+        f"file,patient_id,kind,z\n{NAME}.png,p,x,{NAME}.png\n",
+    ],
+)
+def test_no_error_of_the_labels_shows_a_file_s_name(tmp_path: Path, csv: str):
+    folder(tmp_path, csv, **{f"{NAME}.png": PICTURE})
+    with pytest.raises(DataError, match="line") as caught:
+        take(tmp_path, z_column="z" if "kind,z" in csv else None)
+    assert NAME not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_pickled_array_is_never_loaded(tmp_path: Path):
@@ -177,6 +220,32 @@ def test_a_position_must_be_a_number(tmp_path: Path, z: str):
     csv = f"file,patient_id,kind,z\na.png,p,x,{z}\n"
     with pytest.raises(DataError, match="z"):
         take(folder(tmp_path, csv, a_png=PICTURE), z_column="z")
+
+
+@pytest.mark.parametrize(
+    ("places", "z", "neighbours", "said"),
+    [
+        ("123", "z", [[1], [0, 2], [1]], None),
+        ("112", "z", [[], [], []], "2 of 3 slices share"),
+        ("159", "z", [[], [], []], "no slice has a neighbour"),
+        ("123", None, [[], [], []], None),
+    ],
+)
+def test_positions_tell_neighbours_and_what_cannot_be_told_is_logged(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    places: str,
+    z: str | None,
+    neighbours: list[list[int]],
+    said: str | None,
+):
+    rows = "".join(f"{i}.npy,p,x,{place}\n" for i, place in enumerate(places))
+    root = folder(tmp_path, "file,patient_id,kind,z\n" + rows)
+    for i in range(3):
+        np.save(root / f"{i}.npy", PICTURE.astype(np.float32))
+    dataset = take(root, z_column=z)
+    assert [sorted(found.tolist()) for found in dataset.neighbours()] == neighbours
+    assert said in caplog.text if said else not caplog.records
 
 
 def test_a_missing_csv_and_a_wrong_laterality_are_refused(tmp_path: Path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fastgan_aug.engines.mlflow_client import without_password
 from fastgan_aug.engines.mlflow_sender import PARAM_LENGTH, cut, flatten, in_parts
 from fastgan_aug.engines.mlflow_server import check_port, free_port, open_command
 from fastgan_aug.engines.mlflow_spool import Spool
@@ -23,7 +24,7 @@ NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
 
 def spool(folder: Path) -> Spool:
     made = Spool(folder)
-    made.create("experiment", "name")
+    made.create("experiment", "name", NOWHERE)
     return made
 
 
@@ -41,8 +42,36 @@ def test_what_is_appended_is_pending_until_confirmed(tmp_path: Path) -> None:
 def test_a_spool_is_continued_under_the_same_identity(tmp_path: Path) -> None:
     identity = spool(tmp_path).identity
     again = Spool(tmp_path)
-    again.create("other", "other")
+    again.create("other", "other", NOWHERE)
     assert again.identity == identity
+
+
+def test_a_spool_keeps_the_address_of_its_run(tmp_path: Path) -> None:
+    kept = spool(tmp_path)
+    kept.create("experiment", "name", "http://another")
+    assert kept.identity["uri"] == "http://another"
+    kept.confirm(run_id="r")  # made there: it stays there
+    kept.create("experiment", "name", NOWHERE)
+    assert kept.identity["uri"] == "http://another"
+
+
+def test_no_password_is_written_down(tmp_path: Path) -> None:
+    for number, uri in enumerate(
+        ("http://user:geheim@127.0.0.1:9", "postgresql://127.0.0.1:9/db?password=geheim")
+    ):
+        folder = tmp_path / str(number)
+        tracker = RunTracker(folder, uri=uri, experiment="e", name="n")
+        tracker.close(0)
+        assert "127.0.0.1:9" in tracker.spool.identity["uri"]
+        assert "***" in tracker.spool.identity["uri"]
+        written = b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file())
+        assert b"geheim" not in written
+
+
+def test_addresses_without_a_password_stay_as_they_are() -> None:
+    for uri in (NOWHERE, "sqlite:////folder/mlflow.db", "sqlite:///mlflow.db", "folder/mlruns"):
+        assert without_password(uri) == uri
+    assert "geheim" not in without_password("http://user:geheim@[::1")
 
 
 def test_half_a_line_of_a_killed_process_costs_only_itself(

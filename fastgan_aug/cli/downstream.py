@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 EXAMPLE = """Compare a classifier fitted with and without synthetic slices, on patients of its own.
 
 The data set is split by patient as the configuration says, so give the one the model was trained
-with. A model that saw a test patient is refused: its checkpoint in MLflow says which it saw; without
---tracking-uri only a model trained on exactly this training part is taken.
+with. A model that saw a test patient is refused: its checkpoint in MLflow tells which it saw.
+Without --tracking-uri only a model trained on exactly this training part is taken.
 
 Example:
 
@@ -41,7 +41,7 @@ def downstream_command(
     model: Annotated[str, typer.Option(help="Alias or version.")] = "champion",
     tracking_uri: Annotated[
         str | None,
-        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, for the patients the model saw."),
+        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, which tells the patients it saw."),
     ] = None,
     config: Annotated[str, typer.Option(help="Configuration: TOML or a shipped name.")] = "demo",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/downstream"),
@@ -59,7 +59,7 @@ def downstream_command(
         facts = client.model(model)
         version = str(facts["version"])
         console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
-        patients = _model_patients(facts, train, tracking_uri)
+        patients = _model_patients(facts, train, tracking_uri or settings.tracking.uri)
         source = service_source(client, version)
         report = compare_arms(train, test, settings, source, patients, console)
     print_report(report, console)

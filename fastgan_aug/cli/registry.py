@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,23 +58,24 @@ def register_command(
     tracking_uri: Annotated[
         str | None,
         typer.Option(
-            envvar="MLFLOW_TRACKING_URI", help="MLflow. [default: SQLite in the run folder]"
+            help="MLflow. [default: where the run was tracked; else MLFLOW_TRACKING_URI; else "
+            "SQLite in the run folder]"
         ),
     ] = None,
     model: ModelName = "fastgan-aug",
 ) -> None:
     """Registers a checkpoint; records of its run that MLflow does not have yet are sent first."""
-    from fastgan_aug.engines.mlflow_client import local_uri
+    from fastgan_aug.engines.mlflow_client import without_password
     from fastgan_aug.engines.mlflow_registry import register
 
     run_folder = checkpoint.resolve().parent
-    uri = tracking_uri or local_uri(run_folder)
+    uri = tracking_uri or _tracked_at(run_folder)
     version = register(checkpoint, uri=uri, model_name=model, run_id=_run_of(run_folder, uri))
     console = Console()
     console.print(f"registered  {version.uri}, alias {', '.join(version.aliases)}")
     console.print(
         f"next        fastgan-aug promote {version.version} --by NAME --reason TEXT "
-        f"--model {model} --tracking-uri {uri}",
+        f"--model {model} --tracking-uri {without_password(uri)}",
         markup=False,
         soft_wrap=True,
     )
@@ -121,6 +123,31 @@ def lineage_command(
     console = Console(width=max(WIDTH, Console().width))
     console.print(_tree(batch.name, len(read.images), read.provenance, told))
     console.print(note, style="dim", markup=False, soft_wrap=True)
+
+
+def _tracked_at(run_folder: Path) -> str:
+    """MLflow's address, where none is given.
+
+    Raises:
+        ConfigError: nothing tells it, or all but the password.
+    """
+    from fastgan_aug.engines.mlflow_client import database_path, local_uri
+    from fastgan_aug.engines.mlflow_spool import Spool
+    from fastgan_aug.errors import ConfigError
+
+    kept = Spool(run_folder).identity.get("uri", "")
+    named, masked = os.environ.get("MLFLOW_TRACKING_URI", ""), "***" in kept
+    for uri in [named] if masked else [kept, named, local_uri(run_folder)]:
+        path = database_path(uri)
+        # A database that is not there would be made, empty: the run's folder was moved.
+        if uri and (path is None or path.is_file()):
+            return uri
+    why = f": it was tracked at {kept}, and passwords are not written down" if masked else ""
+    raise ConfigError(
+        f"nothing tells the MLflow that has the run in {run_folder}{why}",
+        allowed="a server (http://...) or an SQLite file (sqlite:////path/mlflow.db)",
+        do="pass --tracking-uri, or set MLFLOW_TRACKING_URI",
+    )
 
 
 def _run_of(run_folder: Path, uri: str) -> str:

@@ -60,7 +60,8 @@ def serve(
         )
     console = Console()
     logging.getLogger("serving").setLevel(logging.INFO)
-    with ray_cluster(chosen.engine.timeout), sigterm_as_ctrl_c():
+    sigterm_as_ctrl_c()
+    with ray_cluster(chosen.engine.timeout):
         console.print(f"Starting {chosen.tracking.model} ({model}) ...")
         url = start_service(chosen.serving, uri, chosen.tracking.model, model)
         console.print(f"Serving at {url}, described at {url}/docs. Ctrl-C ends it.")

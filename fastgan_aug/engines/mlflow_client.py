@@ -73,7 +73,7 @@ def _make_database(uri: str) -> None:
     """
     from mlflow import MlflowClient
 
-    path = _database_path(uri)
+    path = database_path(uri)
     if path is None or path.exists():
         return
     temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
@@ -106,14 +106,13 @@ def experiment_id(client: Any, name: str) -> str:
 
 def _location(client: Any) -> str | None:
     """With a server, the server decides; with a bare SQLite file, the folder beside it."""
-    path = _database_path(client.tracking_uri)
+    path = database_path(client.tracking_uri)
     return None if path is None else artifact_folder(path.parent).as_uri()
 
 
-def _database_path(uri: str) -> Path | None:
+def database_path(uri: str) -> Path | None:
     """The file of sqlite:///relative.db and sqlite:////absolute.db; None for other addresses."""
-    parsed = urlparse(uri)
-    return Path(parsed.path[1:]) if parsed.scheme == "sqlite" else None
+    return Path(urlparse(uri).path[1:]) if uri.startswith("sqlite:") else None
 
 
 @contextmanager
@@ -140,7 +139,16 @@ def _is_mlflow_error(error: Exception) -> bool:
 
 
 def without_password(uri: str) -> str:
-    """The address without user and password, fit to be shown or written down."""
-    parsed = urlparse(uri)
+    """The address with ``***`` for user and password and for whatever follows a ``?``.
+
+    Fit to be shown or written down.
+    """
+    try:
+        parsed = urlparse(uri)
+    except ValueError:  # no address at all: nothing of it is shown
+        return "***"
     host = parsed.netloc.rpartition("@")[2]
-    return uri if host == parsed.netloc else parsed._replace(netloc=f"***@{host}").geturl()
+    netloc = host if host == parsed.netloc else f"***@{host}"
+    if (netloc, parsed.query) == (parsed.netloc, ""):
+        return uri  # unchanged: urlparse would write sqlite:////folder with fewer slashes
+    return parsed._replace(netloc=netloc, query="***" if parsed.query else "").geturl()

@@ -53,14 +53,22 @@ class Spool:
         self._entries = self.folder / "entries.jsonl"
         self._lock = threading.Lock()
 
-    def create(self, experiment: str, name: str) -> None:
+    def create(self, experiment: str, name: str, uri: str) -> None:
         """Makes the folder and the identity; an existing spool is continued as it is.
+
+        Args:
+            experiment: Name of the MLflow experiment.
+            name: Of the run.
+            uri: MLflow's address without a password: this file is kept.
 
         Raises:
             StorageError: the folder cannot be written.
         """
-        if not (self.folder / "identity.json").is_file():
-            identity = {"key": secrets.token_hex(16), "experiment": experiment, "name": name}
+        known = self.identity
+        new = {"key": secrets.token_hex(16), "experiment": experiment, "name": name}
+        # The address may change until MLflow has made the run there.
+        place = {"uri": uri} if self.sent["run_id"] is None else {}
+        if (identity := (known or new) | place) != known:
             self._replace("identity.json", identity)
         try:
             (self.folder / "files").mkdir(exist_ok=True)
@@ -70,7 +78,7 @@ class Spool:
 
     @property
     def identity(self) -> dict[str, str]:
-        """``key``, ``experiment`` and ``name``."""
+        """``key``, ``experiment``, ``name`` and ``uri``, where ``***`` stands for a password."""
         return dict(self._read("identity.json"))
 
     @property

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fastgan_aug.engines.mlflow_client import without_password
 from fastgan_aug.engines.mlflow_sender import Sender
 from fastgan_aug.engines.mlflow_spool import SPOOL_NAME, Spool
 from fastgan_aug.errors import DataError
@@ -64,7 +65,7 @@ class RunTracker:
 
     def __init__(self, run_folder: Path, *, uri: str, experiment: str, name: str) -> None:
         self.spool = Spool(run_folder)
-        self.spool.create(experiment, name)
+        self.spool.create(experiment, name, without_password(uri))
         self._last = _last_steps(self.spool)
         self._sender = Sender(self.spool, uri)
         self._wake, self._closing = threading.Event(), threading.Event()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ def ray_cluster(timeout: float = 60.0) -> Iterator[None]:
     if ray.is_initialized():
         yield
     elif is_cluster():
-        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+        _connect(address=os.environ["RAY_ADDRESS"])
         try:
             yield
         finally:
@@ -57,16 +60,22 @@ def _local_ray(folder: str) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
+        _connect(
+            address="local", include_dashboard=False, logging_level=logging.ERROR, _temp_dir=folder
         )
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(**settings: Any) -> None:
+    """`ray.init`, but who was told of SIGTERM still is: Ray would end this process at once."""
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, **settings)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -61,6 +61,27 @@ def numbers(value: Any, where: str = "") -> Iterator[tuple[str, float]]:
         yield where, float(value)
 
 
+TIDY = """
+import os, signal, time
+from fastgan_aug.cli.signals import sigterm_as_ctrl_c
+from fastgan_aug.engines.ray_cluster import ray_cluster
+sigterm_as_ctrl_c()
+try:
+    with ray_cluster():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("tidied up")
+"""
+
+
+def test_ray_leaves_sigterm_to_the_command() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", TIDY], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "tidied up\n"), ran.stderr
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 

@@ -192,6 +192,14 @@ def test_a_damaged_artefact_is_refused(
     assert not list((tmp_path / "cache" / made.name).iterdir())
 
 
+def test_a_run_that_is_not_there_leaves_no_model(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError):
+        registry.register(
+            checkpoint(tmp_path / "c"), uri=uri, model_name="of no run", run_id="0" * 32
+        )
+    assert not connect(uri).search_registered_models("name = 'of no run'")
+
+
 def test_a_new_champion_names_the_one_before(
     uri: str, run: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -288,11 +296,11 @@ def wait_until(holds: object, seconds: float = 60) -> None:
 
 
 def test_the_command_line_registers_promotes_and_prints_the_lineage(tmp_path: Path) -> None:
-    runner, store = CliRunner(), tmp_path / "run"
+    runner, store, run_folder = CliRunner(), tmp_path / "store", tmp_path / "run"
     store.mkdir()
     address = local_uri(store)
-    run_id = finished_run(store, address)
-    source = store / "images-000004000"
+    run_id = finished_run(run_folder, address)
+    source = run_folder / "images-000004000"
     sha = read_meta(source).digest
 
     def call(*arguments: str) -> str:
@@ -300,7 +308,7 @@ def test_the_command_line_registers_promotes_and_prints_the_lineage(tmp_path: Pa
         assert result.exit_code == 0, result.output
         return result.output
 
-    # The default address is the SQLite file in the run's folder.
+    # The default address is where the run was tracked.
     assert "models:/toy/1" in call("register", str(source), "--model", "toy")
     said = call(
         *("promote", "candidate", "--by", "A. Person", "--reason", "the first"),

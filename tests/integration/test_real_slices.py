@@ -1,0 +1,79 @@
+"""Real slices, where there are some beside the repository; nothing of them is kept in it.
+
+FASTGAN_AUG_REAL_SLICES names another folder of images with a labels.csv of the same columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastgan_aug.data.dataset import Dataset
+
+BESIDE = Path(__file__).parents[3] / "shared" / "data" / "real-spect"
+FOLDER = Path(os.environ.get("FASTGAN_AUG_REAL_SLICES", BESIDE))
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        not (FOLDER / "labels.csv").is_file(),
+        reason="no real slices here; FASTGAN_AUG_REAL_SLICES names their folder",
+    ),
+]
+
+
+def command(*arguments: str | Path) -> str:
+    line = [sys.executable, "-m", "fastgan_aug.cli.main", "data", *map(str, arguments)]
+    done = subprocess.run(
+        line, capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"COLUMNS": "120"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, str]]:
+    with (FOLDER / "labels.csv").open(newline="", encoding="utf-8-sig") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("real") / "real.parquet"
+    said = command(
+        *("import", FOLDER, "--labels", "labels.csv", "--factor", "level", "--factor", "pattern"),
+        *("--z", "slice_index", "--out", out),
+    )
+    assert f"Wrote {out}" in said
+    return out
+
+
+def test_every_slice_is_imported(imported: Path, rows: list[dict[str, str]]) -> None:
+    dataset = Dataset.read(imported)
+    assert len(dataset) == len(rows)
+    assert set(dataset.patients) == {row["patient_id"] for row in rows}
+    labelled = Counter(f"{r['level']}/{r['pattern']}" for r in rows if r["level"] and r["pattern"])
+    assert {str(c): n for c, n in dataset.class_counts.items() if n} == dict(labelled)
+    assert int((~dataset.labelled).sum()) == len(rows) - sum(labelled.values())
+    assert np.isfinite(dataset.images).all()
+    assert dataset.images.max() == 1
+    assert dataset.meta.laterality == "unverified"
+
+
+def test_describe_prints_the_table_of_cells(imported: Path, rows: list[dict[str, str]]) -> None:
+    dataset = Dataset.read(imported)
+    said = command("describe", imported)
+    for cell, count in dataset.class_counts.items():
+        (line,) = [one for one in said.splitlines() if str(cell) in one]
+        assert str(count) in line.split()
+    neighbours = next(line for line in said.splitlines() if "neighbours" in line)
+    assert str(int((~dataset.labelled).sum())) in neighbours.split()
+    assert dataset.digest in said
+    assert imported.with_suffix(".png").stat().st_size > 1000
