@@ -6,6 +6,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 # Several processes share the cores: one thread each is faster than all threads in each.
 export OMP_NUM_THREADS ?= 1
+# Ray and MLflow are some 20 processes: each would compile its packages anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-gpu lint clean
 
