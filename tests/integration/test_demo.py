@@ -106,13 +106,11 @@ def test_every_figure_is_finite(demo: Demo) -> None:
     assert [place for place, number in figures.items() if not math.isfinite(number)] == []
 
 
-def test_the_batch_fills_every_cell_exactly(
-    demo: Demo, batch: BalancedBatch, shapes: Dataset, run: Any
-) -> None:
+def test_the_batch_fills_every_cell_exactly(demo: Demo, batch: BalancedBatch) -> None:
     import pyarrow.parquet as pq
 
-    configured = json.loads((demo.folder / "fit" / demo.results["checkpoint"] / META).read_text())
-    present = configured["class_counts"]
+    meta = read_meta(demo.folder / "fit" / demo.results["checkpoint"])
+    present = meta.lineage.class_counts
     generated = Counter(batch.cells)
     assert {cell: present[cell] + generated[cell] for cell in COUNTS} == dict.fromkeys(
         COUNTS, max(present.values())
@@ -157,7 +155,7 @@ def test_what_cannot_be_answered_is_refused_with_its_own_error(demo: Demo) -> No
             client.request_balanced_batch({"disc": 5, "ring": 1})  # nobody promoted a champion
 
 
-def test_the_service_tells_what_it_serves(demo: Demo, shapes: Dataset) -> None:
+def test_the_service_tells_what_it_serves(demo: Demo) -> None:
     with Client(demo.url) as client:
         facts = client.model(demo.version)
         assert client.ready()
@@ -249,13 +247,13 @@ def test_lineage_goes_from_the_batch_to_the_commit(demo: Demo, batch: BalancedBa
 # -- nothing built in, nothing left ----------------------------------------------------------------
 
 
-def test_nothing_of_the_flagship_data_is_in_a_toy_run(demo: Demo, batch: BalancedBatch) -> None:
-    # The configuration says which phantom it would draw if there were no data set.
-    results = demo.results
-    results["config"].pop("phantom")
+def test_nothing_of_the_flagship_data_is_in_a_toy_run(
+    demo: Demo, batch: BalancedBatch, run: Any
+) -> None:
+    recorded = json.dumps([demo.results, run.data.params, run.data.tags])
     page = (demo.folder / "report.html").read_text(encoding="utf-8")
     visible = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
-    for text in (json.dumps(results), visible, demo.said(10_000), batch.header.to_json()):
+    for text in (recorded, visible, demo.said(10_000), batch.header.to_json()):
         assert not re.search(
             r"SPECT|\b(level|pattern|CER|BG|COR|(uni|bi)lateral|territory|perfusion|brain)\b",
             text, re.IGNORECASE,
