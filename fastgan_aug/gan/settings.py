@@ -50,9 +50,8 @@ class TrainingConfig:
         images: Real images shown in the whole run.
         batch: Images per step, over all workers together.
         generator_learning_rate: Of the generator's Adam.
-        discriminator_learning_rate: Of the discriminator's Adam. Above the generator's (two
-            time-scale update rule, Heusel et al. 2017), the discriminator keeps up with it, and
-            the samples keep their diversity.
+        discriminator_learning_rate: Of the discriminator's Adam; above the generator's it is the
+            two time-scale update rule (Heusel et al. 2017).
         beta1: Adam's first moment decay.
         beta2: Adam's second moment decay.
         adam_epsilon: Adam's epsilon.
