@@ -45,11 +45,6 @@ class TrackingServer:
     pid: int
     log: Path
 
-    @property
-    def stop_command(self) -> str:
-        """The shell command that ends the server and its workers."""
-        return f"kill -- -{self.pid}"
-
     def stop(self, grace: float = 10.0) -> None:
         """Ends every process of the server's group; after ``grace`` seconds by force."""
         for kind, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):

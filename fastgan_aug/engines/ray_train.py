@@ -79,16 +79,15 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
         _check_room(job)
         messages = Queue(actor_options={"num_cpus": 0})
         trainer = _trainer(job, folder, {"job": ray.put(job), "messages": messages})
+        failure: Exception | None = None
         with _Listener(messages, progress) as listener, _ctrl_c_given_back():
             try:
                 trainer.fit()
             except TrainingFailedError as error:
-                if listener.error is not None:
-                    raise listener.error from error
-                raise EngineFailed(
-                    f"Ray Train gave up: {_last_line(error)}",
-                    do="see the workers' logs in Ray's session folder; resume with --resume",
-                ) from error
+                failure = error
+        # Only now has the listener heard everything that the workers said.
+        if failure is not None:
+            raise (listener.error or _gave_up(failure)) from failure
         messages.shutdown(grace_period_s=1)
     if isinstance(listener.error, SAME_ON_ALL_RANKS):
         raise listener.error
@@ -160,9 +159,12 @@ def _ctrl_c_given_back() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _last_line(error: Exception) -> str:
+def _gave_up(error: Exception) -> EngineFailed:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return EngineFailed(
+        f"Ray Train gave up: {lines[-1] if lines else type(error).__name__}",
+        do="see the workers' logs in Ray's session folder; resume with --resume",
+    )
 
 
 class _Listener:
@@ -199,6 +201,7 @@ class _Listener:
             if isinstance(message, FastGANAugError):
                 self.error = message
             else:
+                self.error = None  # a replaced worker went on
                 self._progress(*message)
 
 

@@ -117,10 +117,10 @@ def test_a_run_goes_on_under_another_engine(train_part: Dataset, tmp_path: Path)
     assert all(torch.equal(ours[k], expected[k]) for k in expected)
 
 
-def test_a_checkpoint_that_cannot_be_written_reaches_the_caller(
+def test_an_error_of_one_worker_alone_reaches_the_caller(
     train_part: Dataset, tmp_path: Path
 ) -> None:
-    """Rank 0 fails alone; the other worker must not wait for it."""
+    """Rank 0 cannot write its spool; the other worker must not wait for it."""
     values = ray_config(2).to_dict()
     values["engine"]["max_failures"] = 0
     job = FitJob(Config.of(values), train_part, tmp_path / "run", tracking_uri="sqlite:///x")
