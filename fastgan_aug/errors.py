@@ -5,6 +5,8 @@
     ├── DataError               a data set or a source image cannot be taken
     │   ├── MissingPatientIds   rows without a patient id
     │   ├── UnreadableImage     a file is no image, or not square, or not finite
+    │   ├── IdentifiableData    an image or a name could tell who the patient is
+    │   ├── InvalidDataset      validation found what no fit should be made on
     │   └── UnknownFactorValue  a label that the factor does not have
     ├── UnknownCell             a cell, or a factor value, that the condition space does not have
     ├── UnseenCell              a cell without any training slice was requested
@@ -18,6 +20,7 @@
     ├── PortInUse               the port asked for is taken
     ├── ServiceUnavailable      the service is not up, or did not answer in time
     ├── LeakageError            training and test data share patients, or test data is synthetic
+    │   └── PseudonymKeysDiffer pseudonyms made with different keys cannot be compared
     └── StageFailed             a stage of the demo gave a missing, constant or NaN result
 
 Every message says what was wrong, what is allowed and what to do next. ``code`` is stable: it is
@@ -86,6 +89,18 @@ class UnreadableImage(DataError):
     """A file is no image, or is not square, or holds values that are not finite."""
 
     code = "image-unreadable"
+
+
+class IdentifiableData(DataError):
+    """An image or a name could tell who the patient is: burned-in text, a hospital number."""
+
+    code = "data-identifiable"
+
+
+class InvalidDataset(DataError):
+    """Validation found errors in a data set that no fit should be made on."""
+
+    code = "dataset-invalid"
 
 
 class UnknownFactorValue(DataError):
@@ -172,6 +187,12 @@ class LeakageError(FastGANAugError):
 
     code = "leakage"
     http_status = 422
+
+
+class PseudonymKeysDiffer(LeakageError):
+    """Pseudonyms made with different keys cannot be compared: a shared patient would not show."""
+
+    code = "pseudonym-keys-differ"
 
 
 class StageFailed(FastGANAugError):

@@ -48,7 +48,7 @@ from fastgan_aug.data.phantom_plan import (
     PatientPlan,
     plan_patients,
 )
-from fastgan_aug.data.schema import DatasetMeta
+from fastgan_aug.data.schema import FICTION, DatasetMeta
 
 PHANTOM_VERSION = 1
 SPACE = ConditionSpace.of({"level": LEVELS, "pattern": PATTERNS})
@@ -294,6 +294,7 @@ def _assemble(
         size=config.size,
         source=f"digital phantom of 123I-IMP brain perfusion SPECT, version {PHANTOM_VERSION}",
         pixel_mm=config.pixel_mm,
+        pseudonym_key=FICTION,
         extra={"phantom_version": PHANTOM_VERSION, "phantom": asdict(config)},
     )
     return Dataset.build(

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 METADATA_KEY = b"fastgan_aug"
 LABELLED, NEIGHBOUR = "labelled", "neighbour"
 RADIOLOGICAL, UNVERIFIED = "radiological", "unverified"
+BY_PATIENT, UNGROUPED = "patient", "none"
+UNKEYED = "unkeyed"
+FICTION = "fiction"  # key id of patients who do not exist: phantoms and synthetic patients
 # Slices in use are at most about 7 mm thick; what is further apart shows other anatomy (Eq. 6).
 ADJACENT_MM = 10.0
 # Columns of data sets and of generated batches; no factor may have such a name.
@@ -41,6 +44,8 @@ class DatasetMeta:
         laterality: ``radiological`` (row 0 anterior, column 0 the patient's right) or
             ``unverified``.
         grouping: ``patient``, or ``none`` for data without patients, on which nothing is claimed.
+        pseudonym_key: Id of the key that made the pseudonyms (``pseudonyms.PseudonymKey.id``);
+            ``fiction`` where the patients do not exist, ``unkeyed`` where ids are as given.
         extra: Further facts of the source (phantom version, seed, protocol), JSON values.
     """
 
@@ -50,7 +55,8 @@ class DatasetMeta:
     pixel_mm: float | None = None
     normalisation: str = "slice maximum"
     laterality: str = RADIOLOGICAL
-    grouping: str = "patient"
+    grouping: str = BY_PATIENT
+    pseudonym_key: str = UNKEYED
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
