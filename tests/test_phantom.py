@@ -3,9 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,15 +26,17 @@ from fastgan_aug.data.anatomy import (
 )
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.lesions import LEFT, RIGHT, TERRITORIES, Lesion, remaining, weight
-from fastgan_aug.data.phantom import TABLE_1, PhantomConfig, make_phantom
+from fastgan_aug.data.phantom import TABLE_1, PhantomConfig, Run, make_phantom, write_phantom
 from fastgan_aug.data.phantom_plan import BILATERAL, CER, NORMAL, plan_patients
+from fastgan_aug.data.spect import Scanner
+from fastgan_aug.engines.tasks import map_in_processes
 from fastgan_aug.errors import ConfigError, DataError
 
 STRAIGHT = Pose((0.0, 0.0, 0.0), (0.0, 0.0))
 
 
 def standard_head() -> Head:
-    return Head(1.0, 0.0, np.zeros((3, 7, 7, 7)), template().grey)
+    return Head(1.0, 0.0, np.zeros((3, 7, 7, 7)), 61.0, template().grey)
 
 
 def counts_of(dataset: Dataset) -> dict[str, int]:
@@ -48,7 +53,7 @@ def side_log_ratio(images: np.ndarray) -> np.ndarray:
 
 
 def test_table_1_is_dealt_exactly():
-    plans = plan_patients(TABLE_1, 250, np.random.default_rng(0))
+    plans = plan_patients(TABLE_1, 250, 5.0, np.random.default_rng(0))
     dealt: dict[str, int] = {}
     for plan in plans:
         for level, n in plan.slices.items():
@@ -69,7 +74,7 @@ def test_any_counts_are_dealt_exactly_or_refused(numbers: list[int], seed: int):
     counts = dict(zip(cells, numbers, strict=True))
     patients = max(3, sum(numbers) // 4)
     try:
-        plans = plan_patients(counts, patients, np.random.default_rng(seed))
+        plans = plan_patients(counts, patients, 5.0, np.random.default_rng(seed))
     except DataError:
         return
     assert len(plans) == patients
@@ -104,10 +109,50 @@ def test_the_small_phantom_has_its_counts(small_phantom: Dataset, small_config: 
 
 def test_same_settings_same_digest(small_phantom: Dataset, small_config: PhantomConfig):
     calls: list[tuple[int, int]] = []
-    again = make_phantom(small_config, lambda done, total: calls.append((done, total)))
+    again = make_phantom(small_config, progress=lambda *done: calls.append(done))
     assert again.digest == small_phantom.digest
-    assert calls == [(i + 1, 9) for i in range(9)]
+    assert calls == [(8, 9), (9, 9)]  # blocks of 8 patients
     assert make_phantom(replace(small_config, seed=4)).digest != small_phantom.digest
+
+
+def test_a_file_is_the_same_however_the_work_is_split(
+    small_phantom: Dataset, small_config: PhantomConfig, tmp_path: Path
+):
+    runs: dict[str, Run] = {"alone": map, "processes": partial(map_in_processes, workers=2)}
+    for name, run in runs.items():
+        assert write_phantom(small_config, tmp_path / name, run) == len(small_phantom)
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "processes").read_bytes()
+    assert Dataset.read(tmp_path / "alone").digest == small_phantom.digest
+    assert pq.ParquetFile(tmp_path / "alone").num_row_groups == 2
+
+
+def test_the_truth_travels_along(small_phantom: Dataset):
+    n, size = len(small_phantom), small_phantom.meta.size
+    activity = small_phantom.column("activity")
+    depth = small_phantom.column("defect_depth")
+    assert activity[0].dtype == np.float16
+    assert depth[0].dtype == np.uint8
+    assert len(activity) == len(depth) == n
+    assert {len(a) for a in activity} == {len(d) for d in depth} == {size * size}
+    hurt = np.asarray([d.max() > 0 for d in depth])
+    named = small_phantom.column("territory") != ""
+    assert (hurt <= named).all()
+    assert ((small_phantom.column("age") >= 20) & (small_phantom.column("age") <= 90)).all()
+
+
+def test_a_slice_of_a_lesion_has_fewer_counts():
+    lesion = PhantomConfig(counts={"BG/bilateral": 16}, patients=16)
+    dataset = make_phantom(lesion)
+    activity = np.stack(list(dataset.column("activity"))).astype(np.float64)
+    depth = np.stack(list(dataset.column("defect_depth"))) / 100
+    kept = activity.sum(1) / (activity / np.maximum(1 - depth, 0.05)).sum(1)
+    counts = dataset.images.sum((1, 2)) * dataset.column("scale")
+    # Within a scan, where dose and time are the same.
+    for scan in set(dataset.column("scan_id")):
+        rows = np.flatnonzero(dataset.column("scan_id") == scan)
+        assert counts[rows].std() / counts[rows].mean() < 0.2
+    assert kept.min() < 0.85
+    assert kept.max() <= 1
 
 
 def test_each_labelled_slice_stands_between_its_neighbours(small_phantom: Dataset):
@@ -127,7 +172,7 @@ def test_neighbours_look_alike_and_strangers_less(small_phantom: Dataset):
         )
 
     beside = likeness([(r, n) for r in rows for n in neighbours[r]])
-    assert beside > 0.95
+    assert beside > 0.85
     assert beside > likeness(list(zip(rows, np.roll(rows, 7), strict=True)))
 
 
@@ -142,14 +187,15 @@ def test_the_metadata_tell_how_to_draw_it_again(
 ):
     meta = small_phantom.meta
     assert meta.laterality == "radiological"
-    assert meta.extra["phantom_version"] == 1
+    assert meta.extra["phantom_version"] == 2
     assert Config.of({"name": "x", "phantom": meta.extra["phantom"]}).phantom == small_config
 
 
 @pytest.mark.parametrize("size", [32, 128])
 def test_the_size_is_a_setting(size: int):
     counts = {"BG/normal": 1}
-    config = PhantomConfig(size=size, pixel_mm=256 / size, counts=counts, patients=1)
+    scanner = Scanner(pixel_mm=256 / size)
+    config = PhantomConfig(size=size, scanner=scanner, counts=counts, patients=1)
     dataset = make_phantom(config)
     assert dataset.images.shape == (3, size, size)
     assert 0.1 < (dataset.images > 0.3).mean() < 0.45
@@ -196,8 +242,9 @@ def test_unilateral_slices_are_darker_on_the_side_that_truth_names():
     left, right = dataset.column("defect_left"), dataset.column("defect_right")
     deep = dataset.labelled & (np.abs(left - right) > 0.3)
     assert deep.sum() >= 4
+    # In a scan of few counts the noise can hide a small lesion; most it does not.
     ratios = side_log_ratio(dataset.images[deep])
-    assert (np.sign(ratios) == np.sign((right - left)[deep])).all()
+    assert (np.sign(ratios) == np.sign((right - left)[deep])).mean() > 0.8
 
 
 # -- anatomy and lesions -------------------------------------------------------------------
@@ -266,12 +313,6 @@ def test_stress_deepens_a_lesion_and_never_beyond_everything(depth: float, reser
         {"patients": 0},
         {"patients": 939},
         {"size": 4},
-        {"pixel_mm": 0.0},
-        {"fwhm_mm": (13.0, 9.0)},
-        {"fwhm_mm": (2.0, 9.0)},
-        {"slice_counts": (0.0, 10.0)},
-        {"noise": -0.1},
-        {"tilt_deg": 90.0},
     ],
 )
 def test_bad_settings_are_refused_with_what_is_allowed(values: dict[str, Any]):

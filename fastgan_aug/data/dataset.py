@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +147,34 @@ class Dataset:
         described = self.table.replace_schema_metadata({METADATA_KEY: self.meta.to_json()})
         with replace_when_complete(Path(path)) as temporary:
             pq.write_table(described, temporary, compression="zstd")
+
+    @staticmethod
+    def write_stream(path: Path, meta: DatasetMeta, tables: Iterable[pa.Table]) -> int:
+        """Writes a data set part by part, in flat memory.
+
+        Args:
+            path: As for ``write``.
+            meta: Facts of all rows.
+            tables: Parts as ``build`` makes them, each a row group of the file; at least one.
+
+        Returns:
+            Rows written.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        rows = 0
+        with replace_when_complete(path) as temporary, ExitStack() as stack:
+            writer = None
+            for table in tables:
+                described = table.replace_schema_metadata({METADATA_KEY: meta.to_json()})
+                if writer is None:
+                    writer = stack.enter_context(
+                        pq.ParquetWriter(temporary, described.schema, compression="zstd")
+                    )
+                writer.write_table(described)
+                rows += len(table)
+        return rows
 
     # -- columns -----------------------------------------------------------------------------
 

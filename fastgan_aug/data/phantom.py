@@ -1,56 +1,37 @@
-"""A digital phantom of brain perfusion SPECT: anatomy, lesions, blur and correlated noise.
+"""A digital phantom of 123I-IMP brain perfusion SPECT, drawn patient by patient.
 
-What it is: atlas anatomy of people who differ, arterial lesions that deepen under stress, a
-Gaussian point-spread function, Poisson-like noise passed through the reconstruction filter. What
-it is not: projections, attenuation, scatter and iterative reconstruction are not simulated.
+Atlas anatomy of people who differ (`anatomy`), arterial lesions that deepen under stress
+(`lesions`), and a scanner's physics from photons to a filtered reconstruction (`spect`). Patients
+are drawn in blocks of a fixed number, so that a data set has the same bytes however many processes
+share the work, and one of any length fits in memory a block at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastgan_aug.conditions import ConditionSpace
-from fastgan_aug.data.anatomy import (
-    LOW,
-    SPACING,
-    TEMPLATE_FWHM,
-    Head,
-    draw_head,
-    draw_pose,
-    picture_points,
-    sample_template,
-)
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.lesions import (
-    LEFT,
-    RIGHT,
-    Lesion,
-    draw_cerebral,
-    draw_diaschisis,
-    remaining,
-)
 from fastgan_aug.data.phantom_plan import (
     BILATERAL,
     CER,
-    COR,
-    LEVEL_Z,
     LEVELS,
-    NORMAL,
     PATTERNS,
-    PLANE_MM,
-    SCANS,
-    UNILATERAL,
     PatientPlan,
     plan_patients,
 )
+from fastgan_aug.data.phantom_scan import Patient, Scan, draw_patient, scan_all
 from fastgan_aug.data.schema import FICTION, DatasetMeta
+from fastgan_aug.data.spect import Scanner, require
 
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 SPACE = ConditionSpace.of({"level": LEVELS, "pattern": PATTERNS})
 # Werner et al. 2022, Table 1.
 TABLE_1: Mapping[str, int] = {
@@ -58,256 +39,178 @@ TABLE_1: Mapping[str, int] = {
     "BG/normal": 174, "BG/unilateral": 116, "BG/bilateral": 44,
     "COR/normal": 129, "COR/unilateral": 109, "COR/bilateral": 52,
 }  # fmt: skip
-_FWHM_TO_SD = 1 / 2.3548
-_REFERENCE_COUNTS = 60_000.0
-_NOISE_FWHM = 0.8  # of the resolution: the filter alone, without collimator and scatter
+BLOCK = 8  # patients drawn together: large enough for the matrix products, 200 MB at most
+
+Job = tuple[int, Sequence[PatientPlan]]  # number of the first patient, plans
+# Does all jobs, results in their order: the built-in map, or processes or Ray workers.
+Run = Callable[[Callable[[Job], pa.Table], Iterable[Job]], Iterator[pa.Table]]
 
 
 @dataclass(frozen=True)
 class PhantomConfig:
-    """What to draw; the defaults give the counts of the paper's Table 1.
+    """What to draw; the defaults give the counts of the paper's Table 1 on the paper's scanner.
 
     Attributes:
         seed: Decides everything: same settings, same data set, bit for bit.
         size: Rows and columns, pixels.
-        pixel_mm: Pixel edge, mm; 64 pixels of 4 mm hold a head with room around it.
         counts: ``{"level/pattern": labelled slices}``; a cell left out has none.
         patients: How many patients share the slices, each with a rest and a stress scan.
-        fwhm_mm: Smallest and largest resolution of a scan, mm full width at half maximum.
-        noise: Relative standard deviation of grey matter at 60 thousand counts a slice.
-        slice_counts: Fewest and most counts of a slice; drawn log-uniformly for each scan.
-        tilt_deg: Largest rotation of the head about each axis, degrees.
+        scanner: How they are measured and reconstructed.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     seed: int = 0
     size: int = 64
-    pixel_mm: float = 4.0
     counts: Mapping[str, int] = field(default_factory=lambda: dict(TABLE_1))
     patients: int = 250
-    fwhm_mm: tuple[float, float] = (9.0, 13.0)
-    noise: float = 0.04
-    slice_counts: tuple[float, float] = (20_000.0, 120_000.0)
-    tilt_deg: float = 3.0
+    scanner: Scanner = field(default_factory=Scanner)
 
     def __post_init__(self) -> None:
         known = [str(cell) for cell in SPACE.cells]
         unknown = sorted(set(self.counts) - set(known))
-        _require(not unknown, f"counts names the cells {unknown}", ", ".join(known))
+        require(not unknown, f"counts names the cells {unknown}", ", ".join(known))
         negative = {k: v for k, v in self.counts.items() if v < 0}
-        _require(not negative, f"counts are {negative}", "0 or more")
-        _require(not self.counts.get(f"{CER}/{BILATERAL}"),
-                 f"counts asks for {CER}/{BILATERAL} slices",
-                 "0: crossed diaschisis takes one cerebellar hemisphere")  # fmt: skip
+        require(not negative, f"counts are {negative}", "0 or more")
+        require(not self.counts.get(f"{CER}/{BILATERAL}"),
+                f"counts asks for {CER}/{BILATERAL} slices",
+                "0: crossed diaschisis takes one cerebellar hemisphere")  # fmt: skip
         total = sum(self.counts.values())
-        _require(1 <= self.patients <= total, f"patients is {self.patients}", f"1 to {total}")
-        _require(self.size >= 16, f"size is {self.size}", "16 pixels or more")
-        _require(self.pixel_mm > 0, f"pixel_mm is {self.pixel_mm}", "above 0")
-        low, high = self.fwhm_mm
-        _require(TEMPLATE_FWHM < low <= high, f"fwhm_mm is {self.fwhm_mm}",
-                 f"two ascending values above {TEMPLATE_FWHM:g} mm")  # fmt: skip
-        low, high = self.slice_counts
-        _require(0 < low <= high, f"slice_counts is {self.slice_counts}", "two ascending values")
-        _require(self.noise >= 0, f"noise is {self.noise}", "0 or more")
-        _require(0 <= self.tilt_deg <= 20, f"tilt_deg is {self.tilt_deg}", "0 to 20 degrees")
+        require(1 <= self.patients <= total, f"patients is {self.patients}", f"1 to {total}")
+        require(self.size >= 16, f"size is {self.size}", "16 pixels or more")
 
-
-def _require(holds: bool, what: str, allowed: str) -> None:
-    if not holds:
-        raise ValueError(f"{what}; allowed: {allowed}")
-
-
-@dataclass(frozen=True)
-class _Slices:
-    """The slices of one scan, as columns; ``level`` is None for neighbours."""
-
-    activity: NDArray[np.float32]
-    z: NDArray[np.floating]
-    level: list[str | None]
-    lost: NDArray[np.float32]
+    @property
+    def meta(self) -> DatasetMeta:
+        """What the data set says of all its rows."""
+        return DatasetMeta(
+            space=SPACE,
+            size=self.size,
+            source=f"digital phantom of 123I-IMP brain perfusion SPECT, version {PHANTOM_VERSION}",
+            pixel_mm=self.scanner.pixel_mm,
+            pseudonym_key=FICTION,
+            extra={"phantom_version": PHANTOM_VERSION, "phantom": asdict(self)},
+        )
 
 
 def make_phantom(
-    config: PhantomConfig, progress: Callable[[int, int], None] | None = None
+    config: PhantomConfig,
+    run: Run = map,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Draws a data set with exactly the counts asked for.
+    """Draws a data set with exactly the counts asked for, in memory.
 
-    Each labelled slice has the planes 5 mm below and above it in its own scan, as neighbours or
-    as labelled slices. Beyond the usual columns: ``scan_kind`` (rest or stress), and
-    ``defect_left`` and ``defect_right``, the largest share of flow truly missing on that side.
+    Each labelled slice has the planes below and above it in its own scan, as neighbours or as
+    labelled slices. Beyond the usual columns, the truth: ``scan_kind`` (rest or stress), ``age``,
+    ``territory`` (side and artery of each lesion), ``defect_left`` and ``defect_right`` (largest
+    share of flow truly missing on that side at that height), ``activity`` (S * S float16, free of
+    noise and blur, healthy grey matter about 1) and ``defect_depth`` (S * S uint8, percent of flow
+    that lesions took; above 0 is the lesion's mask).
 
     Args:
         config: What to draw.
+        run: Does the blocks, results in order: ``map`` draws one after the other.
         progress: Called with patients done and patients in all.
 
     Raises:
         DataError: the patients cannot give these slices, or the atlas maps are not installed.
     """
-    random = np.random.default_rng([config.seed, 0])
-    plans = plan_patients(config.counts, config.patients, random)
-    rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    pictures: list[NDArray[np.float32]] = []
-    for number, plan in enumerate(plans):
-        # A stream per patient: one patient is the same whoever else is drawn.
-        _draw_patient(config, number, plan, pictures, rows)
-        if progress:
-            progress(number + 1, len(plans))
-    return _assemble(config, np.concatenate(pictures), rows)
+    dataset = Dataset(pa.concat_tables(_blocks(config, run, progress)), config.meta)
+    dataset.check()
+    return dataset
 
 
-_COLUMNS = ("level", "pattern", "patient_id", "scan_id", "z", "scan_kind", "lost")
-
-
-def _draw_patient(
+def write_phantom(
     config: PhantomConfig,
-    number: int,
-    plan: PatientPlan,
-    pictures: list[NDArray[np.float32]],
-    rows: dict[str, list[Any]],
-) -> None:
-    random = np.random.default_rng([config.seed, 1, number])
-    head, lesions = draw_head(random), draw_lesions(plan, random)
-    name = f"phantom-{config.seed}-{number:05d}"
-    for kind, slices in _share_scans(plan, random).items():
-        scan = _draw_scan(config, head, lesions, kind, slices, random)
-        pictures.append(scan.activity)
-        n = len(scan.z)
-        rows["level"] += scan.level
-        rows["pattern"] += [None if lv is None else plan.labels[lv] for lv in scan.level]
-        rows["patient_id"] += [name] * n
-        rows["scan_id"] += [f"{name}-{kind}"] * n
-        rows["z"] += scan.z.tolist()
-        rows["scan_kind"] += [kind] * n
-        rows["lost"] += scan.lost.tolist()
-
-
-def draw_lesions(plan: PatientPlan, random: np.random.Generator) -> list[Lesion]:
-    """The lesions of a patient of this pattern; diaschisis where the plan labels it."""
-    if plan.pattern == NORMAL:
-        return []
-    anterior = {lv for lv, p in plan.labels.items() if p == plan.pattern} == {COR}
-    side = LEFT if random.random() < 0.5 else RIGHT
-    sides = [LEFT, RIGHT] if plan.pattern == BILATERAL else [side]
-    lesions = [draw_cerebral(random, s, anterior=anterior) for s in sides]
-    if plan.labels.get(CER) == UNILATERAL:
-        lesions.append(draw_diaschisis(random, side))
-    return lesions
-
-
-def _share_scans(plan: PatientPlan, random: np.random.Generator) -> dict[str, dict[str, int]]:
-    """``{rest or stress: {level: slices}}``, halves as even as can be."""
-    shared: dict[str, dict[str, int]] = {kind: {} for kind in SCANS}
-    for level, slices in plan.slices.items():
-        first = int(random.integers(2))
-        for i in range(slices):
-            scan = shared[SCANS[(first + i) % 2]]
-            scan[level] = scan.get(level, 0) + 1
-    return {kind: levels for kind, levels in shared.items() if levels}
-
-
-def _draw_scan(
-    config: PhantomConfig,
-    head: Head,
-    lesions: list[Lesion],
-    kind: str,
-    slices: Mapping[str, int],
-    random: np.random.Generator,
-) -> _Slices:
-    """One scan: chosen planes, true activity, blur in three dimensions, noise."""
-    from scipy.ndimage import gaussian_filter
-
-    planes = PLANE_MM * np.arange(-16, 21) + random.uniform(0, PLANE_MM)
-    level = _choose_planes(planes / head.scale, slices, random)
-    wanted = np.asarray(sorted({i + d for i in level for d in (-1, 0, 1)}))
-    span = np.arange(wanted[0] - 3, wanted[-1] + 4)  # blur reaches three planes
-    left = remaining(lesions, stress=kind == "stress")
-    pose = draw_pose(random, config.tilt_deg)
-    points = picture_points(head, pose, _extend(planes, span), config.size, config.pixel_mm)
-    activity = sample_template(head.flow * left, points)
-    fwhm = random.uniform(*config.fwhm_mm)
-    sd = np.sqrt(fwhm**2 - (TEMPLATE_FWHM * head.scale) ** 2) * _FWHM_TO_SD
-    steps = np.asarray((PLANE_MM, config.pixel_mm, config.pixel_mm))
-    activity = gaussian_filter(activity, sd / steps, truncate=3)[wanted - span[0]]
-    counts = np.exp(random.uniform(*np.log(config.slice_counts)))
-    noisy = _add_noise(activity, config.noise * np.sqrt(_REFERENCE_COUNTS / counts),
-                       _NOISE_FWHM * fwhm * _FWHM_TO_SD / config.pixel_mm, random)  # fmt: skip
-    gain = counts / max(float(activity.sum((1, 2)).mean()), 1e-6)
-    z = planes[wanted]
-    return _Slices(noisy * np.float32(gain), z, [level.get(i) for i in wanted.tolist()],
-                   _lost(left, z / head.scale))  # fmt: skip
-
-
-def _extend(planes: NDArray[np.floating], span: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.asarray(planes[0] + PLANE_MM * span)
-
-
-def _choose_planes(
-    z: NDArray[np.floating], slices: Mapping[str, int], random: np.random.Generator
-) -> dict[int, str]:
-    """``{plane: level}`` for as many planes of each level as the scan gives."""
-    chosen: dict[int, str] = {}
-    for level, count in slices.items():
-        low, high = LEVEL_Z[level]
-        inside = np.flatnonzero((z >= low) & (z <= high))
-        chosen |= {int(i): level for i in random.choice(inside, count, replace=False)}
-    return chosen
-
-
-def _add_noise(
-    activity: NDArray[np.float32], relative: float, sd: float, random: np.random.Generator
-) -> NDArray[np.float32]:
-    """White noise in proportion to sqrt(activity), then the reconstruction filter.
+    path: Path,
+    run: Run = map,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Draws a data set straight into a file: any number of slices in flat memory.
 
     Args:
-        activity: (P, S, S), grey matter about 1.
-        relative: Standard deviation where the activity is 1.
-        sd: Of the filter, pixels.
-        random: Each plane has its own noise.
+        config: As for ``make_phantom``; the rows are the same.
+        path: Parquet file, the same bytes whatever ``run`` is.
+        run: As for ``make_phantom``.
+        progress: As for ``make_phantom``.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        DataError: as for ``make_phantom``.
+        StorageError: the file cannot be written.
     """
-    from scipy.ndimage import gaussian_filter
-
-    white = random.standard_normal(activity.shape, np.float32) * np.sqrt(activity)
-    # A Gaussian filter of this width leaves 1 / (2 sqrt(pi) sd) of white noise's SD.
-    filtered = gaussian_filter(white, (0, sd, sd), truncate=3) * (2 * np.sqrt(np.pi) * sd)
-    return np.asarray(np.clip(activity + np.float32(relative) * filtered, 0, None), np.float32)
+    return Dataset.write_stream(path, config.meta, _blocks(config, run, progress))
 
 
-def _lost(left: NDArray[np.float32], z: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(P, 2) largest share of flow missing on the patient's left and right at these heights."""
-    # The soft midline belongs to neither side.
-    middle, margin = round(-LOW[0] / SPACING), 3
-    by_side = np.stack((left[: middle - margin].min((0, 1)), left[middle + margin :].min((0, 1))))
-    index = np.clip(np.round((z - LOW[2]) / SPACING).astype(int), 0, left.shape[2] - 1)
-    return np.asarray(1 - by_side[:, index].T, np.float32)
+def _blocks(
+    config: PhantomConfig, run: Run, progress: Callable[[int, int], None] | None
+) -> Iterator[pa.Table]:
+    plans = plan_patients(
+        config.counts, config.patients, config.scanner.plane_mm,
+        np.random.default_rng([config.seed, 0]),
+    )  # fmt: skip
+    jobs = [(i, plans[i : i + BLOCK]) for i in range(0, len(plans), BLOCK)]
+    for (first, block), table in zip(jobs, run(partial(draw_block, config), jobs), strict=True):
+        yield table
+        if progress:
+            progress(first + len(block), len(plans))
 
 
-def _assemble(
-    config: PhantomConfig, pictures: NDArray[np.float32], rows: dict[str, list[Any]]
-) -> Dataset:
-    import pyarrow as pa
+def draw_block(config: PhantomConfig, job: Job) -> pa.Table:
+    """The rows of some patients; decided by the configuration and their plans alone.
 
-    scale = pictures.max((1, 2))
-    lost = np.asarray(rows.pop("lost"), np.float32)
-    meta = DatasetMeta(
-        space=SPACE,
-        size=config.size,
-        source=f"digital phantom of 123I-IMP brain perfusion SPECT, version {PHANTOM_VERSION}",
-        pixel_mm=config.pixel_mm,
-        pseudonym_key=FICTION,
-        extra={"phantom_version": PHANTOM_VERSION, "phantom": asdict(config)},
-    )
+    Args:
+        config: What is drawn.
+        job: Number of the first of them, and their plans.
+    """
+    from threadpoolctl import threadpool_limits
+
+    first, plans = job
+    patients = [
+        draw_patient(config.seed, first + i, plan, config.scanner, config.size)
+        for i, plan in enumerate(plans)
+    ]
+    # One thread: how many there are may change the last bit of a product.
+    with threadpool_limits(1):
+        pictures = scan_all(config.scanner, [scan for p in patients for scan in p.scans])
+    owners = [(patient, scan) for patient in patients for scan in patient.scans]
+    tables = [
+        _rows(config, patient, scan, counts)
+        for (patient, scan), counts in zip(owners, pictures, strict=True)
+    ]
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _rows(
+    config: PhantomConfig, patient: Patient, scan: Scan, counts: NDArray[np.float32]
+) -> pa.Table:
+    n, plan = len(scan.z), patient.plan
+    name = f"phantom-{config.seed}-{patient.number:05d}"
+    scale = counts.max((1, 2))
+    territory = "; ".join(f"{lesion.side} {lesion.territory}" for lesion in patient.lesions)
+    flat = config.size**2
+    depth = np.rint(100 * np.clip(scan.depth, 0, 1)).astype(np.uint8)
     return Dataset.build(
-        meta,
-        images=pictures / scale[:, None, None],
-        labels={name: rows[name] for name in SPACE.names},
-        patient_id=rows["patient_id"],
-        scan_id=rows["scan_id"],
-        z=rows["z"],
-        scale=scale,
-        extra={
-            "scan_kind": pa.array(rows["scan_kind"], pa.string()),
-            "defect_left": pa.array(lost[:, 0]),
-            "defect_right": pa.array(lost[:, 1]),
+        config.meta,
+        images=counts / scale[:, None, None],
+        labels={
+            "level": scan.level,
+            "pattern": [None if lv is None else plan.labels[lv] for lv in scan.level],
         },
-    )
+        patient_id=[name] * n,
+        scan_id=[f"{name}-{scan.kind}"] * n,
+        z=scan.z.tolist(),
+        scale=scale.tolist(),
+        extra={
+            "scan_kind": pa.array([scan.kind] * n, pa.string()),
+            "age": pa.array(np.full(n, patient.head.age, np.float32)),
+            "territory": pa.array([territory] * n, pa.string()),
+            "defect_left": pa.array(scan.lost[:, 0]),
+            "defect_right": pa.array(scan.lost[:, 1]),
+            "activity": pa.FixedSizeListArray.from_arrays(
+                pa.array(scan.activity.astype(np.float16).reshape(-1)), flat
+            ),
+            "defect_depth": pa.FixedSizeListArray.from_arrays(pa.array(depth.reshape(-1)), flat),
+        },
+    ).table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +14,6 @@ NORMAL, UNILATERAL, BILATERAL = PATTERNS = ("normal", "unilateral", "bilateral")
 CER, BG, COR = LEVELS = ("CER", "BG", "COR")
 # MNI z in mm of each level.
 LEVEL_Z: Mapping[str, tuple[float, float]] = {CER: (-45, -25), BG: (-2, 12), COR: (30, 55)}
-PLANE_MM = 5.0
 SCANS = ("rest", "stress")
 _SMALLEST_HEAD = 0.92
 
@@ -37,10 +37,10 @@ class PatientPlan:
         """Labelled slices in all."""
         return sum(self.slices.values())
 
-    def can_give(self, level: str, pattern: str) -> bool:
+    def can_give(self, level: str, pattern: str, plane_mm: float) -> bool:
         """Whether one more slice fits: one label per level, planes enough in two scans."""
         low, high = LEVEL_Z[level]
-        planes = int((high - low) * _SMALLEST_HEAD / PLANE_MM) * len(SCANS)
+        planes = int((high - low) * _SMALLEST_HEAD / plane_mm) * len(SCANS)
         same = self.labels.get(level, pattern) == pattern
         return same and self.slices.get(level, 0) < planes
 
@@ -51,7 +51,7 @@ class PatientPlan:
 
 
 def plan_patients(
-    counts: Mapping[str, int], patients: int, random: np.random.Generator
+    counts: Mapping[str, int], patients: int, plane_mm: float, random: np.random.Generator
 ) -> list[PatientPlan]:
     """Deals the slices to patients, evenly, each patient keeping one pattern.
 
@@ -61,6 +61,7 @@ def plan_patients(
     Args:
         counts: ``{"level/pattern": slices}``; a missing cell has none.
         patients: How many.
+        plane_mm: Distance between the planes of a scan.
         random: Decides who gets what.
 
     Raises:
@@ -81,9 +82,9 @@ def plan_patients(
             cerebella = cells[CER, UNILATERAL] + shares[UNILATERAL]
             share = cells[CER, UNILATERAL] / max(cerebella, 1)
             group = group[: max(1, round(share * len(group)))]
-        _deal(group, level, pattern, cells[level, pattern], random)
+        _deal(group, level, pattern, cells[level, pattern], plane_mm, random)
     for pattern, slices in shares.items():
-        _deal(plans[pattern], CER, NORMAL, slices, random)
+        _deal(plans[pattern], CER, NORMAL, slices, plane_mm, random)
     dealt = [plan for group in plans.values() for plan in group]
     if not all(plan.total for plan in dealt):
         raise _impossible(f"{patients} patients are more than these slices can be shared among")
@@ -117,18 +118,27 @@ def _proportional(weights: Mapping[str, float], total: int) -> dict[str, int]:
 
 
 def _deal(
-    plans: list[PatientPlan], level: str, pattern: str, slices: int, random: np.random.Generator
+    plans: list[PatientPlan],
+    level: str,
+    pattern: str,
+    slices: int,
+    plane_mm: float,
+    random: np.random.Generator,
 ) -> None:
     """Gives each slice to the patient with the fewest so far, chance deciding between equals."""
+    # A heap, since a large population has tens of thousands of patients.
+    waiting = [(plan.total, float(random.random()), i) for i, plan in enumerate(plans)]
+    heapq.heapify(waiting)
     for _ in range(slices):
-        able = [plan for plan in plans if plan.can_give(level, pattern)]
-        if not able:
+        while waiting and not plans[waiting[0][2]].can_give(level, pattern, plane_mm):
+            heapq.heappop(waiting)
+        if not waiting:
             raise _impossible(
                 f"{slices} slices {level}/{pattern} are too many for {len(plans)} patients"
             )
-        fewest = min(plan.total for plan in able)
-        able = [plan for plan in able if plan.total == fewest]
-        able[int(random.integers(len(able)))].give(level, pattern)
+        i = waiting[0][2]
+        plans[i].give(level, pattern)
+        heapq.heapreplace(waiting, (plans[i].total, float(random.random()), i))
 
 
 def _impossible(what: str) -> DataError:

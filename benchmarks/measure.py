@@ -1,0 +1,83 @@
+"""What the benchmarks share: memory of a process tree, and the table and file of the figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def resident(process: psutil.Process) -> int:
+    """Proportional set size of a process and all its descendants, bytes."""
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_full_info().pss
+        except psutil.Error:
+            continue  # it ended meanwhile
+    return total
+
+
+def watched(command: Sequence[str], every: float = 2) -> tuple[float, list[tuple[float, int]]]:
+    """Runs a command to its end: seconds by the clock, and (second, bytes) as it went."""
+    begun = time.perf_counter()
+    child = subprocess.Popen(command)
+    memory: list[tuple[float, int]] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(every):
+            try:
+                now = resident(psutil.Process(child.pid))
+                memory.append((time.perf_counter() - begun, now))
+            except psutil.Error:
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    code = child.wait()
+    ended.set()
+    watcher.join()
+    if code:
+        sys.exit(code)
+    return time.perf_counter() - begun, memory
+
+
+def figure(
+    what: str, value: float, unit: str, goal: float | None = None, *, least: bool = False
+) -> dict[str, Any]:
+    """A measured figure; the goal is the most it may be, or with ``least`` the least."""
+    holds = None if goal is None else bool(value >= goal if least else value <= goal)
+    return {"what": what, "value": value, "unit": unit, "goal": goal, "holds": holds}
+
+
+def publish(name: str, figures: list[dict[str, Any]], **facts: Any) -> None:
+    """Writes ``results/NAME.json`` and prints the table."""
+    report = {
+        "name": name,
+        "command": f"python -m benchmarks.{name}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used",
+        **facts,
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    table = Table("what", "value", "unit", "goal", "holds")
+    for row in figures:
+        goal, holds = row["goal"], {True: "yes", False: "NO", None: ""}[row["holds"]]
+        table.add_row(row["what"], f"{row['value']:.3g}", row["unit"],
+                      "" if goal is None else str(goal), holds)  # fmt: skip
+    Console().print(table)
