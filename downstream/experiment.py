@@ -25,6 +25,8 @@ from downstream.scores import (
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import SeenPatients
+from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.data.split import check_disjoint, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
 from fastgan_aug.quality.classifier import fit_classifier
@@ -33,6 +35,7 @@ from fastgan_aug.quality.faithfulness import class_labels
 log = logging.getLogger(__name__)
 VALIDATION_FRACTION = 0.25
 UNCHECKED = "the patients the model saw are not known: it may have seen the test patients"
+NO_GROUPS = "the data have no patients: one person's slices may stand in training and test"
 Progress = Callable[[str, int, int], None]
 """(what is being fitted, fits done, fits in all)."""
 
@@ -61,7 +64,8 @@ def run_experiment(
     rules: AugmentConfig,
     synthetic: SyntheticSource,
     *,
-    model_patient_digests: Sequence[str] | None,
+    seen: SeenPatients | None,
+    unsafe_no_groups: bool = False,
     arms: Sequence[Arm] = ARMS,
     progress: Progress | None = None,
 ) -> UsefulnessReport:
@@ -76,18 +80,20 @@ def run_experiment(
         config: Predicted factor, seeds, steps and the classifier's settings.
         rules: Shift and flip rule of the classical augmentation.
         synthetic: Source of synthetic slices, for example ``service_source``.
-        model_patient_digests: ``Dataset.patient_digests`` of what the model was trained on; None
-            where nobody knows: then every verdict is NO EVIDENCE.
+        seen: The patients the model was trained on; None where nobody knows: then every verdict
+            is NO EVIDENCE.
+        unsafe_no_groups: Takes data without patients too; every verdict is then NO EVIDENCE.
         arms: What is compared; at least one without synthetic slices.
         progress: Told of each fit.
 
     Raises:
         LeakageError: training data or the model share a patient with the test, or synthetic
             slices stand where real ones belong.
+        PseudonymKeysDiffer: the model's or a side's pseudonyms come from another key.
         DataError: the data have no patients, or too few classes or slices.
     """
     factor = config.factor or train.meta.space.names[-1]
-    _check(train, test, factor, model_patient_digests)
+    _check(train, test, factor, seen, unsafe_no_groups)
     material = Material.of(train, factor, rules, synthetic)
     plain = [arm for arm in arms if not arm.synthetic]
     total = (len(arms) + len(plain)) * len(config.seeds)
@@ -101,17 +107,20 @@ def run_experiment(
         config,
         results,
         rival,
-        [how, *_notes(train, material, test, model_patient_digests)],
+        [how, *_notes(train, material, test, seen)],
     )
-    return report if model_patient_digests is not None else _without_verdicts(report)
+    if {train.meta.grouping, test.meta.grouping} != {BY_PATIENT}:
+        return _without_verdicts(report, NO_GROUPS)
+    return report if seen is not None else _without_verdicts(report, UNCHECKED)
 
 
-def _without_verdicts(report: UsefulnessReport) -> UsefulnessReport:
-    """The report of a model that may have seen the test: nothing may be concluded from it."""
+def _without_verdicts(report: UsefulnessReport, why: str) -> UsefulnessReport:
+    """The report of a test whose patients may be known: nothing may be concluded from it."""
     return replace(
         report,
+        caveat=f"This report proves nothing: {why}.",
         comparisons=tuple(
-            replace(c, verdict="NO EVIDENCE", reason=UNCHECKED) for c in report.comparisons
+            replace(c, verdict="NO EVIDENCE", reason=why) for c in report.comparisons
         ),
     )
 
@@ -127,14 +136,16 @@ class _Counter:
 
 
 def _check(
-    train: Dataset, test: Dataset, factor: str, model_patient_digests: Sequence[str] | None
+    train: Dataset, test: Dataset, factor: str, seen: SeenPatients | None, unsafe_no_groups: bool
 ) -> None:
     for name, part in (("training", train), ("test", test)):
-        if part.meta.grouping != "patient":
+        if part.meta.grouping != BY_PATIENT and not unsafe_no_groups:
             raise DataError(
-                f"the {name} data have grouping {part.meta.grouping!r}",
+                f"the {name} data have no patients (grouping {part.meta.grouping!r}): nothing can "
+                "be claimed on them",
                 allowed="data whose rows carry their patients",
-                do="import the images again with a patient_id column",
+                do="import the images again with a patient_id column; --unsafe-no-groups shows "
+                "the machinery at work, without a verdict",
             )
         if not part.labelled.any():
             raise DataError(f"the {name} data have no labelled slice", do="add labelled slices")
@@ -147,10 +158,10 @@ def _check(
             allowed="real slices; synthetic ones come from the source",
             do="keep the rows whose synthetic column is false",
         )
-    shared = set(test.patient_digests) & set(model_patient_digests or ())
+    shared = 0 if seen is None else seen.shared_with(test)
     if shared:
         raise LeakageError(
-            f"the model was trained on {len(shared)} of the {len(test.patients)} test patients",
+            f"the model was trained on {shared} of the {len(test.patients)} test patients",
             allowed="a model that saw training patients only",
             do="train a model on the training part of this split",
         )
@@ -163,12 +174,12 @@ def _check(
 
 
 def _notes(
-    train: Dataset, material: Material, test: Dataset, model_patient_digests: Sequence[str] | None
+    train: Dataset, material: Material, test: Dataset, seen: SeenPatients | None
 ) -> Iterator[str]:
     """What a reader has to know."""
-    if model_patient_digests is None:
+    if seen is None:
         yield "The patients the model saw are not known: leakage could not be checked."
-    elif not set(model_patient_digests) <= set(train.patient_digests):
+    elif not seen.digests <= set(train.patient_digests):
         yield "The model saw patients beyond this training data (none of the test)."
     absent = set(range(len(material.classes))) - set(material.labels.tolist())
     for k in sorted(absent):
@@ -190,7 +201,9 @@ def _choose_rival(
 ) -> tuple[str, str]:
     """The name of the best arm without synthetic slices, and how it was chosen."""
     try:
-        part, validation = split_by_patient(train, VALIDATION_FRACTION, seed=0)
+        part, validation = split_by_patient(
+            train, VALIDATION_FRACTION, seed=0, unsafe_no_groups=True
+        )
         inner = Material.of(part, material.factor, material.rules, material.synthetic)
         if not validation.labelled.any() or len(set(inner.labels)) < 2:
             raise DataError("the training data are too few for a validation part")

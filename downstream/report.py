@@ -74,6 +74,8 @@ class UsefulnessReport:
         arms: One entry per arm.
         comparisons: One entry per synthetic arm.
         notes: What a reader has to know.
+        caveat: To be read before everything else: why the report proves nothing. Empty where
+            nothing keeps it from doing so.
     """
 
     factor: str
@@ -90,6 +92,7 @@ class UsefulnessReport:
     arms: tuple[ArmScores, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    caveat: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -149,7 +152,8 @@ def usefulness_plot(report: UsefulnessReport) -> bytes:
     axes[0].set_yticks(range(len(report.arms)), [arm.name for arm in report.arms], fontsize=8)
     axes[0].invert_yaxis()
     words = "; ".join(f"{c.arm}: {c.verdict}" for c in report.comparisons)
-    figure.suptitle(f"{report.factor}, {sum(report.test_slices)} test slices. {words}", fontsize=9)
+    told = f"{report.factor}, {sum(report.test_slices)} test slices. {words}"
+    figure.suptitle("\n".join(filter(None, (report.caveat, told))), fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

@@ -7,6 +7,7 @@ from typing import Any
 
 from downstream.arms import SyntheticBatch, SyntheticSource
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.errors import LeakageError
 from serving.client import Client
 
@@ -25,8 +26,8 @@ def service_source(client: Client, model: str) -> SyntheticSource:
     return source
 
 
-def trained_patients(facts: Mapping[str, Any], train: Dataset) -> list[str]:
-    """Digests of the patients a model saw, as far as the service's facts prove it.
+def trained_patients(facts: Mapping[str, Any], train: Dataset) -> SeenPatients:
+    """The patients a model saw, as far as the service's facts prove it.
 
     The service never names patients: a model trained on data of this digest saw these patients.
 
@@ -38,7 +39,7 @@ def trained_patients(facts: Mapping[str, Any], train: Dataset) -> list[str]:
         LeakageError: the model was trained on other data, so its patients are unknown.
     """
     if facts.get("dataset") == train.digest:
-        return train.patient_digests
+        return SeenPatients.of(train)
     raise LeakageError(
         "the patients the model saw are unknown: it was trained on other data than the training "
         "part of this split",

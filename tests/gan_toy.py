@@ -42,6 +42,8 @@ def toy_lineage(network: NetworkConfig = NETWORK) -> Lineage:
         dataset_digest="d" * 64,
         patient_digests=["p" * 64],
         code_version="test",
+        pseudonym_key="unkeyed",
+        grouping="patient",
     )
 
 

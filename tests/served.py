@@ -28,7 +28,9 @@ TWO_COUNTS = {
 
 def lineage(space: dict[str, list[str]], counts: dict[str, int]) -> Lineage:
     config = {"network": vars(NETWORK)}
-    return Lineage(config, "c" * 64, space, counts, "d" * 64, ["a" * 64], "0.1.0+abcdef0")
+    return Lineage(
+        config, "c" * 64, space, counts, "d" * 64, ["a" * 64], "0.1.0+abcdef0", "unkeyed", "patient"
+    )
 
 
 def tiny_checkpoint(folder: Path, origin: Lineage, seed: int = 3) -> Path:

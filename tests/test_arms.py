@@ -24,6 +24,7 @@ from downstream.service import trained_patients
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.errors import ConfigError, DataError, LeakageError, UnknownCell
 
 RULES = AugmentConfig(shift=2, flip={"shape": ["disc", "ring"]})
@@ -166,7 +167,7 @@ def test_the_arms_have_their_own_names() -> None:
 
 
 def test_trained_patients_follow_from_the_digest_or_are_unknown(toy: Dataset) -> None:
-    assert trained_patients({"dataset": toy.digest}, toy) == toy.patient_digests
+    assert trained_patients({"dataset": toy.digest}, toy) == SeenPatients.of(toy)
     for facts in ({"dataset": "another"}, {}):
         with pytest.raises(LeakageError, match="--tracking-uri"):
             trained_patients(facts, toy)

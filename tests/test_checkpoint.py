@@ -129,4 +129,4 @@ def test_no_pickle_in_the_folder(saved: Path) -> None:
     assert sorted(p.name for p in saved.iterdir()) == [
         "generator.safetensors", "meta.json", "state.safetensors",
     ]  # fmt: skip
-    assert checkpoint.FORMAT == 1
+    assert checkpoint.FORMAT == 2

@@ -24,8 +24,15 @@ from downstream.report import UsefulnessReport, usefulness_plot, usefulness_tabl
 from fastgan_aug.cli.downstream import print_report, register_commands, write_report
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.split import split_by_patient
-from fastgan_aug.errors import ConfigError, DataError, LeakageError, StorageError
+from fastgan_aug.errors import (
+    ConfigError,
+    DataError,
+    LeakageError,
+    PseudonymKeysDiffer,
+    StorageError,
+)
 from serving.app import create_app
 from serving.client import Client
 
@@ -42,7 +49,7 @@ def parts(toy: Dataset) -> tuple[Dataset, Dataset]:
 def experiment_on(
     train: Dataset, test: Dataset, config: DownstreamConfig = QUICK, **changes: object
 ) -> UsefulnessReport:
-    settings = {"model_patient_digests": train.patient_digests} | changes
+    settings = {"seen": SeenPatients.of(train)} | changes
     return run_experiment(train, test, config, RULES, replayed(train), **settings)  # type: ignore[arg-type]
 
 
@@ -140,13 +147,13 @@ def test_leakage_is_refused(parts: tuple[Dataset, Dataset], toy: Dataset) -> Non
     with pytest.raises(LeakageError, match="patients"):
         experiment_on(toy, test)
     with pytest.raises(LeakageError, match="test patients"):
-        experiment_on(train, test, model_patient_digests=toy.patient_digests)
+        experiment_on(train, test, seen=SeenPatients.of(toy))
 
 
 def test_data_without_patients_or_classes_are_refused(parts: tuple[Dataset, Dataset]) -> None:
     train, test = parts
     ungrouped = Dataset(train.table, replace(train.meta, grouping="none"))
-    with pytest.raises(DataError, match="grouping"):
+    with pytest.raises(DataError, match="no patients"):
         experiment_on(ungrouped, test)
     with pytest.raises(DataError, match="fewer than two"):
         experiment_on(train.take(train.column("shape") == "disc"), test)
@@ -158,7 +165,7 @@ def test_what_is_not_known_or_missing_is_said(parts: tuple[Dataset, Dataset]) ->
     train, test = parts
     short = QUICK.model_copy(update={"steps": 2, "seeds": [0]})
     known = test.take(test.column("shape") != "cross")
-    found = experiment_on(train, known, short, model_patient_digests=None)
+    found = experiment_on(train, known, short, seen=None)
     assert any("not known" in note for note in found.notes)
     for comparison in found.comparisons:
         assert comparison.verdict == "NO EVIDENCE"
@@ -218,6 +225,8 @@ def serve_model_of(seen: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch)
         lineage(seen.meta.space.to_dict(), counts),
         dataset_digest=seen.digest,
         patient_digests=seen.patient_digests,
+        pseudonym_key=seen.meta.pseudonym_key,
+        grouping=seen.meta.grouping,
     )
     assert seen.meta.size == NETWORK.size
     checkpoint = tiny_checkpoint(folder / "model", origin)
@@ -255,3 +264,51 @@ def test_the_command_needs_test_patients(toy: Dataset, tmp_path: Path) -> None:
     result = command(toy, tmp_path, 0.0)
     assert isinstance(result.exception, ConfigError)
     assert not (tmp_path / "out").exists()
+
+
+def rekeyed(dataset: Dataset, **changes: str) -> Dataset:
+    return Dataset(dataset.table, replace(dataset.meta, **changes))
+
+
+def test_models_and_data_of_different_keys_are_refused(parts: tuple[Dataset, Dataset]) -> None:
+    train, test = parts
+    seen = replace(SeenPatients.of(train), pseudonym_key="KANOTHERKEY00")
+    with pytest.raises(PseudonymKeysDiffer, match="KANOTHERKEY00"):
+        experiment_on(train, test, seen=seen)
+    with pytest.raises(PseudonymKeysDiffer):
+        experiment_on(train, rekeyed(test, pseudonym_key="KANOTHERKEY00"))
+
+
+def test_a_test_without_patients_proves_nothing(
+    parts: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    train, test = (rekeyed(part, grouping="none") for part in parts)
+    short = QUICK.model_copy(update={"steps": 2, "seeds": [0]})
+    with pytest.raises(DataError, match="no patients"):
+        experiment_on(train, test, short)
+    found = experiment_on(train, test, short, unsafe_no_groups=True)
+    assert found.caveat.startswith("This report proves nothing")
+    assert {c.verdict for c in found.comparisons} == {"NO EVIDENCE"}
+    assert all("one person" in c.reason for c in found.comparisons)
+    assert json.loads(found.to_json())["caveat"] == found.caveat
+    console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+    print_report(found, console)
+    assert console.export_text().startswith(found.caveat), "said before everything else"
+    assert usefulness_plot(found).startswith(b"\x89PNG")
+
+
+def test_the_command_refuses_data_without_patients(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ungrouped = rekeyed(toy, grouping="none")
+    train, _ = split_by_patient(ungrouped, 0.4, seed=0, unsafe_no_groups=True)
+    serve_model_of(train, tmp_path, monkeypatch)
+    result = command(ungrouped, tmp_path)
+    assert isinstance(result.exception, DataError)
+    assert "no patients" in result.exception.what
+    assert not (tmp_path / "out").exists()
+    result = command(ungrouped, tmp_path, 0.4, "--unsafe-no-groups")
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.output.splitlines() if line.strip()]
+    assert "proves nothing" in told[1], "right below the line that names the model"
+    assert "proves nothing" in json.loads((tmp_path / "out/downstream.json").read_text())["caveat"]

@@ -1,26 +1,26 @@
 from __future__ import annotations
 
-import logging
 import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from toy import COUNTS, SIZE, make_toy_folder, toy_dataset
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.folder import area_mean, import_folder
+from fastgan_aug.data.folder import import_folder
+from fastgan_aug.data.importing import Import
+from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.errors import (
     DataError,
     FastGANAugError,
     MissingPatientIds,
     UnknownFactorValue,
-    UnreadableImage,
 )
+
+KEY = PseudonymKey(bytes(32))
 
 PICTURE = np.arange(64, dtype=np.uint8).reshape(8, 8)
 
@@ -40,13 +40,25 @@ def folder(root: Path, csv: str, **images: Any) -> Path:
     return root
 
 
+def bring(root: Path, **options: Any) -> Import:
+    chosen = {"factors": ["kind"], "size": 8, "key": KEY} | options
+    return import_folder(root, Path("labels.csv"), **chosen)
+
+
 def take(root: Path, **options: Any) -> Dataset:
-    return import_folder(root, Path("labels.csv"), **({"factors": ["kind"], "size": 8} | options))
+    imported = bring(root, **options)
+    assert imported.dataset is not None, imported.items
+    assert not imported.refused
+    return imported.dataset
+
+
+def picture(root: Path, content: Any, name: str = "a_png") -> Path:
+    csv = f"file,patient_id,kind\n{name.replace('_', '.')},p,x\n"
+    return folder(root, csv, **{name: content})
 
 
 def one(root: Path, content: Any, name: str = "a_png") -> Dataset:
-    csv = f"file,patient_id,kind\n{name.replace('_', '.')},p,x\n"
-    return take(folder(root, csv, **{name: content}))
+    return take(picture(root, content, name))
 
 
 def test_the_toy_folder_comes_in_whole(toy: Dataset):
@@ -81,12 +93,12 @@ def test_every_format_gives_the_same_slice(tmp_path: Path, name: str, kind: type
     assert dataset.column("scale").tolist() == [63.0]
 
 
-def test_eight_bit_sources_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.WARNING):
-        one(tmp_path, PICTURE.astype(np.uint16))
-        assert not caplog.records
-        one(tmp_path, PICTURE)
-    assert "8 bits" in caplog.text
+def test_eight_bit_sources_are_taken_with_a_warning(tmp_path: Path):
+    assert not bring(picture(tmp_path, PICTURE.astype(np.uint16))).warnings
+    imported = bring(picture(tmp_path, PICTURE))
+    assert imported.dataset is not None
+    assert "1 of 1 images have 8 bits" in imported.warnings[0]
+    assert imported.dataset.meta.extra == {"eight_bit": 1}
 
 
 def test_rows_with_an_empty_factor_are_neighbours(tmp_path: Path):
@@ -104,7 +116,7 @@ def test_values_stand_in_order_of_appearance_or_as_declared(tmp_path: Path):
     assert take(root).meta.space.to_dict() == {"kind": ["late", "early"]}
     declared = take(root, values={"kind": ["early", "late", "never"]})
     assert [str(c) for c in declared.class_counts] == ["early", "late", "never"]
-    with pytest.raises(UnknownFactorValue, match=r"late.*Allowed: early"):
+    with pytest.raises(UnknownFactorValue, match=r"line 2\)\. Allowed: early"):
         take(root, values={"kind": ["early"]})
 
 
@@ -127,7 +139,9 @@ def test_no_file_name_is_kept(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a_png", np.zeros((8, 9), np.uint8)),  # not square
+        ("a_npy", PICTURE.astype(complex)),
+        ("a_npy", np.zeros((0, 8))),
+        ("a_npy", np.zeros(8)),
         ("a_png", np.zeros((8, 8), np.uint8)),  # empty
         ("a_png", np.full((8, 8), 7, np.uint8)),  # constant
         ("a_png", np.zeros((8, 8, 3), np.uint8)),  # colours are no counts
@@ -143,8 +157,11 @@ def test_no_file_name_is_kept(tmp_path: Path):
     ],
 )
 def test_what_is_no_slice_is_refused(tmp_path: Path, name: str, content: Any):
-    with pytest.raises(UnreadableImage, match="line 2 of"):
-        one(tmp_path, content, name)
+    imported = bring(picture(tmp_path, content, name))
+    assert imported.dataset is None
+    (item,) = imported.items
+    assert item.where == "line 2"
+    assert item.refused
 
 
 NAME = "SMITH_JOHN_19520101"
@@ -157,7 +174,9 @@ DAMAGED = [
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("content", DAMAGED)
 @pytest.mark.parametrize("suffix", ["png", "tif", "npy", NAME])
-def test_no_error_shows_a_file_s_name(tmp_path: Path, content: Any, suffix: str):
+def test_a_bad_file_is_refused_without_its_name_and_stops_nothing(
+    tmp_path: Path, content: Any, suffix: str
+):
     path = tmp_path / f"{NAME}.{suffix}"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -167,10 +186,13 @@ def test_no_error_shows_a_file_s_name(tmp_path: Path, content: Any, suffix: str)
         Image.fromarray(content).save(path, "tiff" if suffix == "tif" else "png")
     np.save(tmp_path / "good.npy", PICTURE)
     csv = f"file,patient_id,kind\n\ngood.npy,p,x\n{path.name},p,x\n"
-    with pytest.raises(UnreadableImage, match="line 4 of") as caught:
-        take(folder(tmp_path, csv))
-    assert NAME not in "".join(traceback.format_exception(caught.value))
-    assert caught.value.__cause__ is None
+    imported = bring(folder(tmp_path, csv))
+    assert imported.dataset is not None
+    assert [(item.where, bool(item.refused)) for item in imported.items] == [
+        ("line 3", False),
+        ("line 4", True),
+    ]
+    assert NAME not in repr(imported)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +207,15 @@ def test_no_error_shows_a_file_s_name(tmp_path: Path, content: Any, suffix: str)
 def test_no_error_of_the_labels_shows_a_file_s_name(tmp_path: Path, csv: str):
     folder(tmp_path, csv, **{f"{NAME}.png": PICTURE})
     with pytest.raises(DataError, match="line") as caught:
-        take(tmp_path, z_column="z" if "kind,z" in csv else None)
+        bring(tmp_path, z_column="z" if "kind,z" in csv else None)
     assert NAME not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_pickled_array_is_never_loaded(tmp_path: Path):
-    np.save(tmp_path / "a.npy", np.asarray([{"an": "object"}]), allow_pickle=True)
-    with pytest.raises(UnreadableImage):
-        one(tmp_path, (tmp_path / "a.npy").read_bytes(), "a_npy")
+    np.save(tmp_path / "a.npy", np.asarray([[{"an": "object"}]]), allow_pickle=True)
+    imported = bring(picture(tmp_path, (tmp_path / "a.npy").read_bytes(), "a_npy"))
+    assert imported.dataset is None
+    assert "cannot be decoded" in imported.items[0].refused
 
 
 @pytest.mark.parametrize(
@@ -205,21 +228,79 @@ def test_a_pickled_array_is_never_loaded(tmp_path: Path):
         ("file,patient_id\na.png,p\n", DataError),
         ("patient_id,kind\np,x\n", DataError),
         ("file,patient_id,kind\na.png,p,\n", DataError),
-        ("file,patient_id,kind\nb.png,p,x\n", UnreadableImage),
-        ("file,patient_id,kind\n,p,x\n", UnreadableImage),
         ("file,patient_id,kind\na.png,p,x\na.png,q,x\n", DataError),
     ],
 )
 def test_bad_labels_are_refused(tmp_path: Path, csv: str, error: type[FastGANAugError]):
     with pytest.raises(error):
-        take(folder(tmp_path, csv, a_png=PICTURE))
+        bring(folder(tmp_path, csv, a_png=PICTURE))
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("b.png,p,x,1", "no image of the name"),
+        (",p,x,1", "no image of the name"),
+        ("a.png,,x,1", "no patient_id"),
+        ("a.png,p,x,", "no finite number"),
+        ("a.png,p,x,inf", "no finite number"),
+    ],
+)
+def test_a_bad_line_is_refused_and_stops_nothing(tmp_path: Path, line: str, why: str):
+    csv = f"file,patient_id,kind,z\nc.png,p,x,1\n{line}\n"
+    imported = bring(folder(tmp_path, csv, a_png=PICTURE, c_png=PICTURE), z_column="z")
+    assert imported.dataset is not None
+    assert len(imported.dataset) == 1
+    assert [item.where for item in imported.refused] == ["line 3"]
+    assert why in imported.refused[0].refused
+
+
+def test_ids_become_pseudonyms_of_the_key(tmp_path: Path):
+    csv = "file,patient_id,kind,visit\na.png,JANE DOE,x,day-one\nb.png,JANE DOE,x,day-two\n"
+    dataset = take(folder(tmp_path, csv, a_png=PICTURE, b_png=PICTURE), scan_column="visit")
+    assert dataset.patients == [KEY.patient("JANE DOE")]
+    assert dataset.column("scan_id").tolist() == [
+        KEY.scan("JANE DOE", "day-one"), KEY.scan("JANE DOE", "day-two"),
+    ]  # fmt: skip
+    assert dataset.meta.pseudonym_key == KEY.id
+
+
+def test_images_without_patients_are_each_a_group(tmp_path: Path):
+    root = folder(tmp_path, "file,kind\na.png,x\nb.png,x\n", a_png=PICTURE, b_png=PICTURE)
+    imported = bring(root, patient_column=None)
+    assert imported.dataset is not None
+    assert imported.dataset.meta.grouping == "none"
+    assert len(imported.dataset.patients) == len(set(imported.dataset.column("scan_id"))) == 2
+    assert any("nothing may be claimed" in warning for warning in imported.warnings)
+
+
+def test_known_pixels_are_all_brought_to_one(tmp_path: Path):
+    csv = "file,patient_id,kind,z\na.npy,p,x,0\nb.npy,p,x,4\nc.npy,p,x,20\n"
+    head = np.zeros((16, 12))
+    head[4:12, 3:9] = 1
+    large = np.zeros((32, 32))
+    large[:18] = 1
+    root = folder(tmp_path, csv, a_npy=head, b_npy=head, c_npy=large)
+    imported = bring(root, z_column="z", pixel_mm=2.0)
+    assert imported.dataset is not None
+    assert imported.dataset.meta.pixel_mm == 4.0
+    assert [len(rows) for rows in imported.dataset.neighbours()] == [1, 1, 0]
+    assert imported.dataset.images[0].sum() == 12
+    assert [item.warnings != () for item in imported.items] == [False, False, True]
+    assert "the new field cuts it" in imported.items[2].warnings[0]
+
+
+@pytest.mark.parametrize("pixel", [0.0, -1.0, float("nan"), 1e9])
+def test_a_pixel_has_a_size(tmp_path: Path, pixel: float):
+    with pytest.raises(DataError, match="pixel"):
+        bring(folder(tmp_path, ""), pixel_mm=pixel)
 
 
 @pytest.mark.parametrize("z", ["", "low", "nan"])
 def test_a_position_must_be_a_number(tmp_path: Path, z: str):
     csv = f"file,patient_id,kind,z\na.png,p,x,{z}\n"
     with pytest.raises(DataError, match="z"):
-        take(folder(tmp_path, csv, a_png=PICTURE), z_column="z")
+        bring(folder(tmp_path, csv, a_png=PICTURE), z_column="z")
 
 
 @pytest.mark.parametrize(
@@ -231,9 +312,8 @@ def test_a_position_must_be_a_number(tmp_path: Path, z: str):
         ("123", None, [[], [], []], None),
     ],
 )
-def test_positions_tell_neighbours_and_what_cannot_be_told_is_logged(
+def test_positions_tell_neighbours_and_what_cannot_be_told_is_said(
     tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
     places: str,
     z: str | None,
     neighbours: list[list[int]],
@@ -243,9 +323,10 @@ def test_positions_tell_neighbours_and_what_cannot_be_told_is_logged(
     root = folder(tmp_path, "file,patient_id,kind,z\n" + rows)
     for i in range(3):
         np.save(root / f"{i}.npy", PICTURE.astype(np.float32))
-    dataset = take(root, z_column=z)
-    assert [sorted(found.tolist()) for found in dataset.neighbours()] == neighbours
-    assert said in caplog.text if said else not caplog.records
+    imported = bring(root, z_column=z)
+    assert imported.dataset is not None
+    assert [sorted(found.tolist()) for found in imported.dataset.neighbours()] == neighbours
+    assert said in imported.warnings[0] if said else not imported.warnings
 
 
 def test_a_missing_csv_and_a_wrong_laterality_are_refused(tmp_path: Path):
@@ -253,21 +334,6 @@ def test_a_missing_csv_and_a_wrong_laterality_are_refused(tmp_path: Path):
         take(tmp_path)
     with pytest.raises(DataError, match="radiological"):
         take(folder(tmp_path, ""), laterality="left")
-
-
-@given(st.integers(4, 20), st.integers(2, 24))
-def test_resampling_keeps_the_mean_and_a_constant(source: int, size: int):
-    image = np.random.default_rng(source).random((source, source))
-    resampled = area_mean(image, size)
-    assert resampled.shape == (size, size)
-    np.testing.assert_allclose(resampled.mean(), image.mean())
-    np.testing.assert_allclose(area_mean(np.ones((source, source)), size), 1)
-
-
-def test_resampling_by_a_whole_factor_is_the_block_mean():
-    image = np.random.default_rng(0).random((8, 8))
-    np.testing.assert_allclose(area_mean(image, 4), image.reshape(4, 2, 4, 2).mean((1, 3)))
-    assert area_mean(image, 8) is image
 
 
 def test_a_slice_keeps_its_orientation(tmp_path: Path):

@@ -51,6 +51,8 @@ def test_a_fit_leaves_the_newest_checkpoints_with_their_lineage(job: FitJob, who
     assert lineage.dataset_digest == job.dataset.digest
     assert lineage.config_digest == job.config.digest
     assert lineage.class_counts == {str(c): n for c, n in job.dataset.class_counts.items()}
+    assert lineage.pseudonym_key == job.dataset.meta.pseudonym_key
+    assert lineage.grouping == job.dataset.meta.grouping
     assert not any(patient in str(lineage) for patient in job.dataset.patients)
 
 

@@ -104,7 +104,7 @@ def test_a_set_of_the_paper_s_counts_keeps_its_cells_on_both_sides(paper_like: D
 @pytest.fixture(scope="module")
 def paper_like() -> Dataset:
     """Table 1's slices and patients as the phantom shares them out, without its pictures."""
-    plans = plan_patients(TABLE_1, 250, np.random.default_rng(0))
+    plans = plan_patients(TABLE_1, 250, 5.0, np.random.default_rng(0))
     rows = [
         (f"p{i}", level, plan.labels[level])
         for i, plan in enumerate(plans)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.folder import import_folder
+from fastgan_aug.data.pseudonyms import PseudonymKey
 
 SIZE = 32
 COUNTS = {"disc": 60, "ring": 40, "bar": 24, "cross": 12}
@@ -64,7 +65,7 @@ def make_toy_folder(root: Path, seed: int = 0) -> Path:
 def toy_dataset(tmp: Path, seed: int = 0) -> Dataset:
     """The toy folder, imported."""
     root = make_toy_folder(tmp / f"toy-{seed}", seed)
-    return import_folder(
+    imported = import_folder(
         root,
         root / "labels.csv",
         factors=["shape"],
@@ -72,4 +73,7 @@ def toy_dataset(tmp: Path, seed: int = 0) -> Dataset:
         patient_column="donor",
         z_column="slice",
         source="toy shapes",
+        key=PseudonymKey(bytes(32)),
     )
+    assert imported.dataset is not None
+    return imported.dataset

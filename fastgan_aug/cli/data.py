@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from fastgan_aug.cli.data_describe import describe
+from fastgan_aug.cli.data_describe import compare, describe
+from fastgan_aug.cli.data_export import export, withdraw
+from fastgan_aug.cli.data_import import EPILOG as IMPORT_EXAMPLES
 from fastgan_aug.cli.data_import import import_
 from fastgan_aug.cli.data_phantom import phantom
+from fastgan_aug.cli.data_validate import validate
 
 app = typer.Typer(
     help="Make, import, check, look at and export data sets (one Parquet file, a row a slice).",
@@ -14,11 +17,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command(epilog="Example: fastgan-aug data phantom --out phantom.parquet --seed 1")(phantom)
-app.command(
-    name="import",
-    epilog="Example: fastgan-aug data import scans/ --labels labels.csv --factor level "
-    "--factor pattern --z slice_index --out scans.parquet",
-)(import_)
-app.command(epilog="Example: fastgan-aug data describe phantom.parquet --sheet phantom.png")(
+app.command(name="import", epilog=IMPORT_EXAMPLES)(import_)
+app.command(epilog="Example: fastgan-aug data validate train.parquet test.parquet")(validate)
+app.command(epilog="Example: fastgan-aug data describe phantom.parquet --out phantom.html")(
     describe
 )
+app.command(
+    epilog="Example: fastgan-aug data compare phantom.parquet scans.parquet --pixel-mm-b 3.75"
+)(compare)
+app.command(epilog="Example: fastgan-aug data export batch.parquet --format dicom --out batch")(
+    export
+)
+app.command(
+    epilog="Example: fastgan-aug data withdraw PXDK2ZAMFCCO5KXTT --data scans.parquet "
+    "--tracking-uri http://127.0.0.1:5000 --dry-run"
+)(withdraw)

@@ -70,7 +70,7 @@ def phantom(
 
 @contextmanager
 def _runner(workers: int | None, ray: bool) -> Iterator[Run]:
-    from fastgan_aug.engines.tasks import cores, map_in_processes, map_on_ray
+    from fastgan_aug.engines.tasks import map_on_ray, on_all_cores
 
     if ray:
         from fastgan_aug.engines.ray_cluster import ray_cluster
@@ -81,5 +81,4 @@ def _runner(workers: int | None, ray: bool) -> Iterator[Run]:
             count = workers or int(started.cluster_resources().get("CPU", 1))
             yield partial(map_on_ray, workers=count)
     else:
-        count = workers or cores()
-        yield map if count == 1 else partial(map_in_processes, workers=count)
+        yield on_all_cores(workers)

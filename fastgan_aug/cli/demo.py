@@ -156,16 +156,19 @@ def run_demo(
 def _data(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.data.contact_sheet import contact_sheet
     from fastgan_aug.data.dataset import Dataset
-    from fastgan_aug.data.phantom import make_phantom
+    from fastgan_aug.data.phantom import write_phantom
     from fastgan_aug.engines.job import FitJob, training_part
+    from fastgan_aug.engines.tasks import on_all_cores
 
     if results.config.phantom is None:
         assert results.source is not None
         results.dataset = Dataset.read(results.source)
     else:
         with console.status("  simulating patients"):
-            results.dataset = make_phantom(results.config.phantom)
-        results.dataset.write(results.folder / "data.parquet")
+            write_phantom(
+                results.config.phantom, results.folder / "data.parquet", on_all_cores()
+            )
+        results.dataset = Dataset.read(results.folder / "data.parquet")
     results.train, test = training_part(results.config, results.dataset)
     if test is None:
         raise StageFailed(
@@ -319,7 +322,7 @@ def _request(results: DemoResults, running: ExitStack, console: Console) -> None
 
 def _downstream(results: DemoResults, running: ExitStack, console: Console) -> None:
     from downstream.service import service_source
-    from fastgan_aug.cli.downstream import compare_arms, print_report
+    from fastgan_aug.cli.downstream import compare_arms, print_report, seen_by
     from fastgan_aug.gan.checkpoint import read_meta
     from serving.client import Client
 
@@ -327,7 +330,7 @@ def _downstream(results: DemoResults, running: ExitStack, console: Console) -> N
         results.usefulness = compare_arms(
             results.train, results.test, results.config,
             service_source(client, results.version.version),
-            read_meta(results.fit.checkpoint).lineage.patient_digests, console,
+            seen_by(read_meta(results.fit.checkpoint).lineage), console,
         )  # fmt: skip
     print_report(results.usefulness, console)
 

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from downstream.report import UsefulnessReport
     from fastgan_aug.config import Config
     from fastgan_aug.data.dataset import Dataset
+    from fastgan_aug.data.pseudonyms import SeenPatients
+    from fastgan_aug.gan.checkpoint import Lineage
 
 EXAMPLE = """Compare a classifier fitted with and without synthetic slices, on patients of its own.
 
 The data set is split by patient as the configuration says, so give the one the model was trained
 with. A model that saw a test patient is refused: its checkpoint in MLflow tells which it saw.
-Without --tracking-uri only a model trained on exactly this training part is taken.
+Without --tracking-uri only a model trained on exactly this training part is taken. Data without
+patients prove nothing: they are refused, or with --unsafe-no-groups run without a verdict.
 
 Example:
 
@@ -45,6 +48,10 @@ def downstream_command(
     ] = None,
     config: Annotated[str, typer.Option(help="Configuration: TOML or a shipped name.")] = "demo",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/downstream"),
+    unsafe_no_groups: Annotated[
+        bool,
+        typer.Option("--unsafe-no-groups", help="Take data without patients: proves nothing."),
+    ] = False,
 ) -> None:
     """Compares the arms and writes table, plot and JSON."""
     from downstream.service import service_source
@@ -54,24 +61,26 @@ def downstream_command(
 
     console = Console()
     settings = load_config(config)
-    train, test = _split(Dataset.read(data), settings)
+    train, test = _split(Dataset.read(data), settings, unsafe_no_groups)
     with Client(url) as client:
         facts = client.model(model)
         version = str(facts["version"])
         console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
         patients = _model_patients(facts, train, tracking_uri or settings.tracking.uri)
         source = service_source(client, version)
-        report = compare_arms(train, test, settings, source, patients, console)
+        report = compare_arms(
+            train, test, settings, source, patients, console, unsafe_no_groups=unsafe_no_groups
+        )
     print_report(report, console)
     write_report(report, out)
     console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.png'}", markup=False)
 
 
-def _split(dataset: Dataset, settings: Config) -> tuple[Dataset, Dataset]:
+def _split(dataset: Dataset, settings: Config, unsafe_no_groups: bool) -> tuple[Dataset, Dataset]:
     from fastgan_aug.engines.job import training_part
     from fastgan_aug.errors import ConfigError
 
-    train, test = training_part(settings, dataset)
+    train, test = training_part(settings, dataset, unsafe_no_groups=unsafe_no_groups)
     if test is None:
         raise ConfigError(
             f"configuration {settings.name!r} keeps no patients for a test",
@@ -83,8 +92,8 @@ def _split(dataset: Dataset, settings: Config) -> tuple[Dataset, Dataset]:
 
 def _model_patients(
     facts: Mapping[str, Any], train: Dataset, tracking_uri: str | None
-) -> list[str]:
-    """Digests of the patients the served version saw, by its own checkpoint where MLflow is known.
+) -> SeenPatients:
+    """The patients the served version saw, by its own checkpoint where MLflow is known.
 
     Raises:
         LeakageError: they are unknown, or MLflow has another checkpoint than the one served.
@@ -107,7 +116,14 @@ def _model_patients(
             allowed="the MLflow that the service takes its models from",
             do="give its address with --tracking-uri",
         )
-    return meta.lineage.patient_digests
+    return seen_by(meta.lineage)
+
+
+def seen_by(lineage: Lineage) -> SeenPatients:
+    """The patients that a checkpoint's lineage tells of."""
+    from fastgan_aug.data.pseudonyms import SeenPatients
+
+    return SeenPatients(lineage.pseudonym_key, frozenset(lineage.patient_digests), lineage.grouping)
 
 
 def compare_arms(
@@ -115,8 +131,10 @@ def compare_arms(
     test: Dataset,
     settings: Config,
     source: SyntheticSource,
-    patients: list[str] | None,
+    patients: SeenPatients | None,
     console: Console,
+    *,
+    unsafe_no_groups: bool = False,
 ) -> UsefulnessReport:
     """Runs the experiment under a progress bar.
 
@@ -125,8 +143,9 @@ def compare_arms(
         test: Real slices of other patients.
         settings: Whose ``downstream`` and ``augment`` sections count.
         source: Of synthetic slices.
-        patients: Digests of the patients the model saw, None where nobody knows.
+        patients: Those the model saw, None where nobody knows.
         console: Shows the bar.
+        unsafe_no_groups: Whether data without patients are taken.
     """
     from downstream.experiment import run_experiment
 
@@ -139,7 +158,8 @@ def compare_arms(
             settings.downstream,
             settings.augment,
             source,
-            model_patient_digests=patients,
+            seen=patients,
+            unsafe_no_groups=unsafe_no_groups,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
             ),
@@ -150,6 +170,8 @@ def print_report(report: UsefulnessReport, console: Console) -> None:
     """Prints the arms' table, the verdicts and the notes."""
     from downstream.report import usefulness_table
 
+    if report.caveat:
+        console.print(report.caveat, style="bold red", markup=False)
     rows = usefulness_table(report)
     shown = [name for name in rows[0] if name not in ("balanced accuracy", "s/fit", "verdict")]
     table = Table(

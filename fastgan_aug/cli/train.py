@@ -52,6 +52,10 @@ def train_command(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the newest good checkpoint.")] = False,
+    unsafe_no_groups: Annotated[
+        bool,
+        typer.Option("--unsafe-no-groups", help="Split data without patients: proves nothing."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print configuration, sizes and expected time.")
     ] = False,
@@ -68,13 +72,17 @@ def train_command(
     if dry_run:
         _print_cost(console, resolved, dataset)
         return
+    from fastgan_aug.cli.data_validate import print_warnings
+    from fastgan_aug.data.validate import check_valid
     from fastgan_aug.engines.job import FitJob, training_part
     from fastgan_aug.engines.mlflow_client import local_uri, without_password
 
     assert dataset is not None
+    # The whole of it: a slice under two patients may stand on both sides of the split.
+    print_warnings(check_valid(dataset), console)
     folder = out or Path("runs") / resolved.name
     uri = tracking_uri or resolved.tracking.uri or local_uri(folder)
-    train_part, _ = training_part(resolved, dataset)
+    train_part, _ = training_part(resolved, dataset, unsafe_no_groups=unsafe_no_groups)
     result, _ = fit_with_progress(FitJob(resolved, train_part, folder, uri, resume), console)
     for line in (
         f"checkpoint  {result.checkpoint}",
@@ -120,12 +128,13 @@ def fit_with_progress(job: FitJob, console: Console) -> tuple[FitResult, list[di
 def _dataset(config: Config, path: Path | None, dry_run: bool) -> Dataset | None:
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.data.phantom import make_phantom
+    from fastgan_aug.engines.tasks import on_all_cores
 
     if path is not None:
         return Dataset.read(path)
     if dry_run or config.phantom is None:
         return None
-    return make_phantom(config.phantom)
+    return make_phantom(config.phantom, on_all_cores())
 
 
 def _print_cost(console: Console, config: Config, dataset: Dataset | None) -> None:
@@ -135,7 +144,7 @@ def _print_cost(console: Console, config: Config, dataset: Dataset | None) -> No
     from fastgan_aug.gan.cost import measure_cost
 
     if dataset is not None:
-        space = training_part(config, dataset)[0].meta.space
+        space = training_part(config, dataset, unsafe_no_groups=True)[0].meta.space
     else:
         from fastgan_aug.data.phantom import SPACE
 

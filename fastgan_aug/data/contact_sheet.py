@@ -36,7 +36,7 @@ def contact_sheet(dataset: Dataset, per_cell: int = 8, seed: int = 0) -> bytes:
         line[0].text(1.0, 0.5, f"{cell}\n{count} slices", ha="right", va="center", fontsize=8,
                      transform=line[0].transAxes)  # fmt: skip
         rows = np.flatnonzero(dataset.cell_index == dataset.meta.space.index(cell))
-        for axis, row in zip(line[1:], _examples(dataset, rows, per_cell, random), strict=False):
+        for axis, row in zip(line[1:], examples(dataset, rows, per_cell, random), strict=False):
             axis.imshow(dataset.images[row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.99, 0.03, 0.03)
     buffer = io.BytesIO()
@@ -44,10 +44,17 @@ def contact_sheet(dataset: Dataset, per_cell: int = 8, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def _examples(
+def examples(
     dataset: Dataset, rows: np.ndarray, per_cell: int, random: np.random.Generator
 ) -> list[int]:
-    """Some of the rows, one per patient before anyone's second."""
+    """Some of the rows, one per patient before anyone's second.
+
+    Args:
+        dataset: Whose rows they are.
+        rows: Positions to choose from.
+        per_cell: Most rows to choose.
+        random: Of the choice.
+    """
     seen: dict[str, int] = {}
     shuffled = random.permutation(rows)
     turns = []

@@ -20,6 +20,7 @@ class Item:
         neighbours: Slices taken as neighbours only.
         refused: Why nothing was taken of it; empty where something was.
         warnings: What the user should know of what was taken.
+        slices: Slices of the volume, taken or not; 0 where the item is no volume.
     """
 
     where: str
@@ -27,6 +28,7 @@ class Item:
     neighbours: int = 0
     refused: str = ""
     warnings: tuple[str, ...] = ()
+    slices: int = 0
 
 
 @dataclass(frozen=True)

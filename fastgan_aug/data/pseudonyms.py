@@ -9,10 +9,13 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from fastgan_aug.data.schema import FICTION
-from fastgan_aug.errors import DataError, PseudonymKeysDiffer, StorageError
+from fastgan_aug.data.schema import BY_PATIENT, FICTION
+from fastgan_aug.errors import DataError, LeakageError, PseudonymKeysDiffer, StorageError
+
+if TYPE_CHECKING:
+    from fastgan_aug.data.dataset import Dataset
 
 _BYTES = 32
 _DIGITS = 16  # base32: 80 bits, so that no two of millions of patients collide
@@ -112,6 +115,11 @@ def default_key_path() -> Path:
     return Path(home) / "fastgan-aug" / "pseudonym.key"
 
 
+def patient_digest(pseudonym: str) -> str:
+    """Sha256 of a pseudonym, as data sets and models tell of their patients; 64 hex digits."""
+    return hashlib.sha256(pseudonym.encode()).hexdigest()
+
+
 def check_comparable(one: str, other: str) -> None:
     """Verifies that a patient of both would have one pseudonym.
 
@@ -129,3 +137,45 @@ def check_comparable(one: str, other: str) -> None:
             allowed="data sets and models whose pseudonyms come from one key",
             do="import both with the same --key",
         )
+
+
+@dataclass(frozen=True)
+class SeenPatients:
+    """Whom a model was trained on, without naming anyone.
+
+    Attributes:
+        pseudonym_key: Id of the key that made their pseudonyms.
+        digests: Sha256 of each pseudonym.
+        grouping: Of the training data; without patients nobody can tell whom the model saw.
+    """
+
+    pseudonym_key: str
+    digests: frozenset[str]
+    grouping: str = BY_PATIENT
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        """The patients of a data set."""
+        meta = dataset.meta
+        return cls(meta.pseudonym_key, frozenset(dataset.patient_digests), meta.grouping)
+
+    def shared_with(self, dataset: Dataset) -> int:
+        """How many patients of a data set are among them.
+
+        Raises:
+            PseudonymKeysDiffer: their pseudonyms come from another key, so nobody can tell.
+            LeakageError: the training data had no patients, those of the data set are known.
+        """
+        other = dataset.meta.pseudonym_key
+        check_comparable(self.pseudonym_key, other)
+        if self.pseudonym_key != other:
+            return 0  # patients who do not exist are never shared
+        if self.grouping != dataset.meta.grouping:
+            raise LeakageError(
+                "the model's training data or the data set has no patients "
+                f"(grouping {self.grouping!r} and {dataset.meta.grouping!r}): a patient of both "
+                "would not be noticed",
+                allowed="models and data sets of one grouping",
+                do="train a model on the training part of this data set",
+            )
+        return len(self.digests & set(dataset.patient_digests))

@@ -198,9 +198,8 @@ def _positions(size: int, pixel_mm: float) -> tuple[NDArray[np.float64], NDArray
     """Column and row of each pixel of ``inside``, mm from the middle."""
     rows, columns = np.nonzero(inside(size, pixel_mm))
     middle = (size - 1) / 2
-    x: NDArray[np.float64] = (columns - middle) * pixel_mm
-    y: NDArray[np.float64] = (rows - middle) * pixel_mm
-    return x, y
+    x, y = np.asarray((columns, rows), np.float64)
+    return (x - middle) * pixel_mm, (y - middle) * pixel_mm
 
 
 @lru_cache(maxsize=4)

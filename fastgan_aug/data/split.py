@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import check_comparable
+from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.errors import DataError, LeakageError
 
 STARTS = 20
@@ -14,7 +16,9 @@ STARTS = 20
 GOOD_ENOUGH = 0.005
 
 
-def split_by_patient(dataset: Dataset, test_fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+def split_by_patient(
+    dataset: Dataset, test_fraction: float, seed: int, *, unsafe_no_groups: bool = False
+) -> tuple[Dataset, Dataset]:
     """Splits into training and test data, grouped by patient and stratified by cell.
 
     Every value and cell of two patients or more stands on both sides wherever that can be had,
@@ -26,6 +30,8 @@ def split_by_patient(dataset: Dataset, test_fraction: float, seed: int) -> tuple
             go to the training data.
         test_fraction: Aimed share of labelled slices in the test data, in (0, 1).
         seed: Of the search: same data, same seed, same split.
+        unsafe_no_groups: Takes data without patients too, each row for itself. Slices of one
+            person may then stand on both sides: nothing can be concluded from such a test.
 
     Returns:
         Training data, test data.
@@ -36,9 +42,17 @@ def split_by_patient(dataset: Dataset, test_fraction: float, seed: int) -> tuple
     """
     if not 0 < test_fraction < 1:
         raise DataError(f"the test fraction is {test_fraction}", allowed="between 0 and 1")
+    if dataset.meta.grouping != BY_PATIENT and not unsafe_no_groups:
+        raise DataError(
+            f"the data have no patients (grouping {dataset.meta.grouping!r}): one person's slices "
+            "could stand in training and test",
+            allowed="data whose rows carry their patients",
+            do="import the images with their patients, or set data.test_fraction = 0; to look at "
+            "the machinery alone, `train` and `downstream` take --unsafe-no-groups",
+        )
     owners = dataset.column("patient_id").astype(str)[dataset.labelled]
     patients, owner = np.unique(owners, return_inverse=True)
-    if len(patients) < 2 or dataset.meta.grouping != "patient":
+    if len(patients) < 2:
         raise DataError(
             f"{len(patients)} patients with labelled slices cannot be split by patient",
             allowed="two patients or more, each row with its pseudonym",
@@ -117,11 +131,13 @@ def check_disjoint(train: Dataset, test: Dataset) -> None:
 
     Raises:
         LeakageError: otherwise.
+        PseudonymKeysDiffer: the sides' pseudonyms come from two keys, so nobody can tell.
     """
-    shared = sorted(set(train.patients) & set(test.patients))
+    check_comparable(train.meta.pseudonym_key, test.meta.pseudonym_key)
+    shared = set(train.patients) & set(test.patients)
     if shared:
         raise LeakageError(
-            f"{len(shared)} patients are in training and test data: {shared[:5]}",
+            f"{len(shared)} patients are in training and test data",
             do="split by patient",
         )
     if bool(np.any(test.column("synthetic"))):

@@ -16,6 +16,7 @@ from fastgan_aug.config import Config
 from fastgan_aug.data.augment import AugmentConfig, flippable_cells
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import split_by_patient
+from fastgan_aug.data.validate import check_valid
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker, Status, TrackedDataset
 from fastgan_aug.errors import CheckpointError, ConfigError
@@ -72,6 +73,7 @@ class FitJob:
             CheckpointError: the folder holds checkpoints and ``resume`` is off.
             ConfigError: the networks' size is not the data's, or the flip rule names no factor.
             UnknownFactorValue: the flip rule names values that the factor does not have.
+            InvalidDataset: validation found errors in the data.
         """
         size, there = self.config.network.size, self.dataset.meta.size
         if size != there:
@@ -87,6 +89,7 @@ class FitJob:
                 allowed="an empty or new folder",
                 do="continue that run with --resume, or choose another --out",
             )
+        check_valid(self.dataset)
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,23 @@ class FitResult:
     run_id: str | None
 
 
-def training_part(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset | None]:
-    """The rows to train on and, where a test share is configured, the other patients' rows."""
+def training_part(
+    config: Config, dataset: Dataset, *, unsafe_no_groups: bool = False
+) -> tuple[Dataset, Dataset | None]:
+    """The rows to train on and, where a test share is configured, the other patients' rows.
+
+    Raises:
+        DataError: see ``split_by_patient``.
+    """
     chosen = dataset.restrict(config.data.keep) if config.data.keep else dataset
     if not config.data.test_fraction:
         return chosen, None
-    return split_by_patient(chosen, config.data.test_fraction, config.data.split_seed)
+    return split_by_patient(
+        chosen,
+        config.data.test_fraction,
+        config.data.split_seed,
+        unsafe_no_groups=unsafe_no_groups,
+    )
 
 
 def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData:
@@ -133,6 +147,8 @@ def lineage_of(config: Config, dataset: Dataset) -> Lineage:
         dataset_digest=dataset.digest,
         patient_digests=dataset.patient_digests,
         code_version=code_version(),
+        pseudonym_key=dataset.meta.pseudonym_key,
+        grouping=dataset.meta.grouping,
     )
 
 

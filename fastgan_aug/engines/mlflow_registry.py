@@ -83,7 +83,7 @@ def register(
         for key, value in (extra_tags or {}).items():
             client.set_model_version_tag(model_name, version, key, str(value))
         client.set_registered_model_alias(model_name, CANDIDATE, version)
-        return _describe(client.get_model_version(model_name, version))
+        return describe(client.get_model_version(model_name, version))
 
 
 def find(model: str, version_or_alias: str, uri: str) -> RegisteredVersion:
@@ -99,9 +99,9 @@ def find(model: str, version_or_alias: str, uri: str) -> RegisteredVersion:
     with registry_errors(uri):
         try:
             if version_or_alias.isdigit():
-                return _describe(client.get_model_version(model, version_or_alias))
+                return describe(client.get_model_version(model, version_or_alias))
             found = client.get_model_version_by_alias(model, version_or_alias)
-            return _describe(client.get_model_version(model, found.version))
+            return describe(client.get_model_version(model, found.version))
         except MlflowException as error:
             if error.get_http_status_code() not in (400, 404):
                 raise
@@ -175,7 +175,7 @@ def promote(
                 do="look at that version, then promote again",
             )
         client.set_registered_model_alias(model, CHAMPION, version.version)
-        return _describe(client.get_model_version(model, version.version))
+        return describe(client.get_model_version(model, version.version))
 
 
 def lineage(model: str, version_or_alias: str, uri: str) -> dict[str, Any]:
@@ -230,7 +230,8 @@ def _find_same(client: Any, name: str, run_id: str, sha: str) -> str | None:
 # -- finding and fetching --------------------------------------------------------------------------
 
 
-def _describe(version: Any) -> RegisteredVersion:
+def describe(version: Any) -> RegisteredVersion:
+    """What MLflow tells of a version."""
     return RegisteredVersion(
         name=version.name,
         version=str(version.version),
@@ -241,7 +242,7 @@ def _describe(version: Any) -> RegisteredVersion:
 
 
 def _not_found(client: Any, model: str, wanted: str) -> ModelNotFound:
-    there = [_describe(v) for v in client.search_model_versions(f"name = '{model}'")]
+    there = [describe(v) for v in client.search_model_versions(f"name = '{model}'")]
     if not there:
         return ModelNotFound(
             f"there is no registered model {model!r}, so no {wanted!r} of it",
@@ -263,18 +264,27 @@ def _champion(client: Any, model: str) -> str | None:
     return None if found is None else str(found)
 
 
-def _download(version: RegisteredVersion, uri: str, target: Path) -> None:
+def download_file(version: RegisteredVersion, name: str, uri: str, folder: Path) -> None:
+    """Downloads one file of a version into a folder that is there; nothing is verified.
+
+    Raises:
+        RegistryError: MLflow has no such file, or could not be reached.
+    """
     from mlflow.artifacts import download_artifacts
 
     client = connect(uri)
-    target.mkdir()
     with registry_errors(uri):
         # `models:/NAME/VERSION` would be looked up at MLflow's process-wide address, not at `uri`.
         location = client.get_model_version(version.name, version.version).source
         if location.startswith(LOGGED):
             location = client.get_logged_model(location.removeprefix(LOGGED)).artifact_location
-        for name in (META, GENERATOR):
-            download_artifacts(f"{location}/{name}", dst_path=str(target), tracking_uri=uri)
+        download_artifacts(f"{location}/{name}", dst_path=str(folder), tracking_uri=uri)
+
+
+def _download(version: RegisteredVersion, uri: str, target: Path) -> None:
+    target.mkdir()
+    for name in (META, GENERATOR):
+        download_file(version, name, uri, target)
 
 
 def _verify(folder: Path, sha: str, name: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.gan.checkpoint import GENERATOR, META, CheckpointMeta
 
 SHA_TAG = "checkpoint_sha256"
@@ -73,11 +74,14 @@ def _write_mlmodel(folder: Path, model_id: str, run_id: str) -> None:
 
 def _in_words(client: Any, run: Any, meta: CheckpointMeta) -> str:
     origin, info = meta.lineage, run.info
+    patients = f"{len(origin.patient_digests)} patients"
+    if origin.grouping != BY_PATIENT:
+        patients = "without patients: no test of this model proves anything"
     rows = "\n".join(f"| {cell} | {count} |" for cell, count in origin.class_counts.items())
     return (
         f"Conditional FastGAN after {meta.images_seen} images.\n\n"
         f"Trained by [run {info.run_name}](#/experiments/{info.experiment_id}/runs/{info.run_id}) "
-        f"on data `{origin.dataset_digest}` ({len(origin.patient_digests)} patients), with "
+        f"on data `{origin.dataset_digest}` ({patients}), with "
         f"configuration `{origin.config_digest}` and code `{origin.code_version}`.\n\n"
         f"| cell | training slices |\n|---|---|\n{rows}\n\n{_sample_grid(client, info.run_id)}"
     )
@@ -108,4 +112,6 @@ def version_tags(meta: CheckpointMeta) -> dict[str, str]:
         "space": json.dumps(origin.space),
         "class_counts": json.dumps(origin.class_counts),
         "training_patients": str(len(origin.patient_digests)),
+        "pseudonym_key": origin.pseudonym_key,
+        "grouping": origin.grouping,
     }

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from fastgan_aug.errors import EngineFailed
@@ -81,6 +82,12 @@ def _in_order(
         yield wait(waiting.popleft())
 
 
-def cores() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def on_all_cores(workers: int | None = None) -> Callable[..., Iterator[Any]]:
+    """``map``, or where there are several cores its like in processes.
+
+    Args:
+        workers: Processes; by default one for each CPU that this process may use.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = workers or usable or 1
+    return map if count == 1 else partial(map_in_processes, workers=count)

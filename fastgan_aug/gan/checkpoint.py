@@ -24,7 +24,7 @@ from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.training import TrainState
 from fastgan_aug.storage import replace_when_complete
 
-FORMAT = 1
+FORMAT = 2
 META, GENERATOR, STATE = "meta.json", "generator.safetensors", "state.safetensors"
 
 
@@ -40,6 +40,8 @@ class Lineage:
         dataset_digest: Sha256 of the training data.
         patient_digests: Sha256 of each training patient's pseudonym.
         code_version: Version and commit of this code.
+        pseudonym_key: Id of the key that made the patients' pseudonyms.
+        grouping: ``patient``, or ``none`` where the training data had no patients.
     """
 
     config: Mapping[str, Any]
@@ -49,6 +51,8 @@ class Lineage:
     dataset_digest: str
     patient_digests: list[str]
     code_version: str
+    pseudonym_key: str
+    grouping: str
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,7 @@ def read_meta(folder: Path) -> CheckpointMeta:
     Raises:
         CheckpointError: missing, damaged, or of another format.
     """
-    try:
-        text = (folder / META).read_text()
-        meta = _meta(text)
-    except FileNotFoundError as error:
-        raise _damaged(folder, f"{META} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{META} cannot be read: {error}") from error
+    meta = read_manifest(folder)
     for name, digest in meta.files.items():
         if (folder / name).is_file():
             if file_digest(folder / name) != digest:
@@ -118,6 +116,20 @@ def read_meta(folder: Path) -> CheckpointMeta:
         elif name == GENERATOR:
             raise _damaged(folder, f"{name} is missing")
     return meta
+
+
+def read_manifest(folder: Path) -> CheckpointMeta:
+    """Reads ``meta.json`` alone, whatever other files are there.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another format.
+    """
+    try:
+        return _meta((folder / META).read_text())
+    except FileNotFoundError as error:
+        raise _damaged(folder, f"{META} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{META} cannot be read: {error}") from error
 
 
 def read_generator(folder: Path) -> dict[str, Tensor]:

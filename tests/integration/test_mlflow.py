@@ -49,6 +49,8 @@ LINEAGE = Lineage(
     dataset_digest="d" * 64,
     patient_digests=["a" * 64, "b" * 64],
     code_version="0.1.0+abcdef0",
+    pseudonym_key="unkeyed",
+    grouping="patient",
 )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import PseudonymKey
 
 BESIDE = Path(__file__).parents[3] / "shared" / "data" / "real-spect"
 FOLDER = Path(os.environ.get("FASTGAN_AUG_REAL_SLICES", BESIDE))
@@ -28,11 +29,11 @@ pytestmark = [
 ]
 
 
-def command(*arguments: str | Path) -> str:
+def command(configuration: Path, *arguments: str | Path) -> str:
     line = [sys.executable, "-m", "fastgan_aug.cli.main", "data", *map(str, arguments)]
     done = subprocess.run(
         line, capture_output=True, text=True, timeout=120, check=False,
-        env=os.environ | {"COLUMNS": "120"},
+        env=os.environ | {"COLUMNS": "120", "XDG_CONFIG_HOME": str(configuration)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -48,6 +49,7 @@ def rows() -> list[dict[str, str]]:
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("real") / "real.parquet"
     said = command(
+        out.parent,
         *("import", FOLDER, "--labels", "labels.csv", "--factor", "level", "--factor", "pattern"),
         *("--z", "slice_index", "--out", out),
     )
@@ -58,7 +60,9 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_slice_is_imported(imported: Path, rows: list[dict[str, str]]) -> None:
     dataset = Dataset.read(imported)
     assert len(dataset) == len(rows)
-    assert set(dataset.patients) == {row["patient_id"] for row in rows}
+    key = PseudonymKey.read(imported.parent / "fastgan-aug" / "pseudonym.key")
+    assert set(dataset.patients) == {key.patient(row["patient_id"]) for row in rows}
+    assert dataset.meta.pseudonym_key == key.id
     labelled = Counter(f"{r['level']}/{r['pattern']}" for r in rows if r["level"] and r["pattern"])
     assert {str(c): n for c, n in dataset.class_counts.items() if n} == dict(labelled)
     assert int((~dataset.labelled).sum()) == len(rows) - sum(labelled.values())
@@ -69,11 +73,11 @@ def test_every_slice_is_imported(imported: Path, rows: list[dict[str, str]]) -> 
 
 def test_describe_prints_the_table_of_cells(imported: Path, rows: list[dict[str, str]]) -> None:
     dataset = Dataset.read(imported)
-    said = command("describe", imported)
+    said = command(imported.parent, "describe", imported)
     for cell, count in dataset.class_counts.items():
         (line,) = [one for one in said.splitlines() if str(cell) in one]
         assert str(count) in line.split()
     neighbours = next(line for line in said.splitlines() if "neighbours" in line)
     assert str(int((~dataset.labelled).sum())) in neighbours.split()
     assert dataset.digest in said
-    assert imported.with_suffix(".png").stat().st_size > 1000
+    assert imported.with_suffix(".html").stat().st_size > 1000
