@@ -65,24 +65,6 @@ def test_a_dry_run_says_all_and_writes_nothing(tmp_path: Path):
     assert "LC_ALL=C sort | sed -n 7p" in said
 
 
-def test_files_are_numbered_as_find_and_sort_do(tmp_path: Path):
-    import subprocess
-
-    from fastgan_aug.data.gathering import numbered_files
-
-    for name in ("b/x", "a.b", "a/z", "a-b", "Z", "é", "a b/c", ".hidden"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    (tmp_path / "link").symlink_to(tmp_path / "Z")
-    listed = subprocess.run(
-        f"find '{tmp_path}/' -type f | LC_ALL=C sort", shell=True, capture_output=True, text=True
-    ).stdout.split("\n")[:-1]
-    assert [str(path) for _, path in numbered_files(tmp_path)] == [
-        line.replace("//", "/") for line in listed
-    ]
-    assert [number for number, _ in numbered_files(tmp_path)] == list(range(1, 9))
-
-
 @pytest.mark.parametrize("how", ["auto", "given"])
 @pytest.mark.parametrize("kind", ["dicom", "series", "nifti", "folder", "npz"])
 def test_each_format_is_told_by_the_labels_and_imported(tmp_path: Path, kind: str, how: str):

@@ -169,7 +169,7 @@ def test_a_missing_slice_has_no_neighbours_across_it(tmp_path: Path):
     assert imported.dataset is not None
     (item,) = imported.items
     assert item.slices == SLICES - 1
-    assert "1 slices are missing" in item.warnings[0]
+    assert "slices are missing between others (1 of them)" in item.warnings[0]
     places = (imported.dataset.column("z") / GAP_MM).round().astype(int).tolist()
     assert places == [0, 1, 3, 4, 5]
     assert imported.dataset.labelled.tolist() == [False, True, False, True, False]

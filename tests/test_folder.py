@@ -341,3 +341,9 @@ def test_a_slice_keeps_its_orientation(tmp_path: Path):
     corner[:4, 12:] = 1000
     dataset = one(tmp_path, corner)
     assert np.argwhere(dataset.images[0] == 1).tolist() == [[0, 6], [0, 7], [1, 6], [1, 7]]
+
+
+def test_the_mark_of_synthetic_images_is_kept(tmp_path: Path):
+    csv = "file,patient_id,kind,synthetic\na.npy,p,x,True\nb.npy,q,x,False\nc.npy,r,x,\n"
+    dataset = take(folder(tmp_path, csv, a_npy=PICTURE, b_npy=PICTURE, c_npy=PICTURE))
+    assert dataset.column("synthetic").tolist() == [True, False, False]

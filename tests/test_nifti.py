@@ -271,3 +271,17 @@ def test_labels_as_a_whole_must_be_right(tmp_path: Path):
     write_labels(tmp_path, "a.nii,1,x,p", "a.nii,1,x,p", columns=COLUMNS)
     with pytest.raises(DataError, match="line 2"):
         bring(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["header", "labels"])
+def test_the_mark_of_synthetic_volumes_is_kept(tmp_path: Path, how: str):
+    write_nifti(tmp_path / "a.nii")
+    write_nifti(tmp_path / "b.nii")
+    if how == "header":
+        patched(tmp_path / "a.nii", 328, b"SYNTHETIC\0")
+    mark = "True" if how == "labels" else ""
+    lines = [f"a.nii,2,x,p,{mark}", "b.nii,2,x,q,False"]
+    write_labels(tmp_path, *lines, columns=COLUMNS + ",synthetic")
+    dataset = bring(tmp_path).dataset
+    assert dataset is not None
+    assert dataset.column("synthetic").tolist() == [True] * 3 + [False] * 3

@@ -42,10 +42,11 @@ def export(
     console = Console()
     with console.status("Writing"):
         write(dataset, out, file_format)
-    console.print(
+    _say(
+        console,
         f"Wrote {out}: {len(dataset)} slices as {file_format}, marked synthetic, from data set "
-        f"{dataset.digest}", highlight=False, soft_wrap=True, markup=False,
-    )  # fmt: skip
+        f"{dataset.digest}",
+    )
 
 
 def withdraw(
@@ -71,10 +72,10 @@ def withdraw(
     sightings = _sightings(before, pseudonym, tracking_uri)
     gone = f"{len(before) - len(after)} of {len(before)} slices of {pseudonym}"
     if dry_run:
-        console.print(f"Would remove {gone} from {data}; nothing was changed", soft_wrap=True)
+        _say(console, f"Would remove {gone} from {data}; nothing was changed")
     else:
         after.write(data)
-        console.print(f"Removed {gone}. Copies of the old file are yours to delete", soft_wrap=True)
+        _say(console, f"Removed {gone}. Copies of the old file are yours to delete")
         print_written(after, data, console)
     _print_sightings(sightings, console)
 
@@ -116,10 +117,10 @@ def _sightings(dataset: Dataset, pseudonym: str, uri: str | None) -> list[Sighti
 
 def _print_sightings(found: list[Sighting] | None, console: Console) -> None:
     if found is None:
-        console.print(
-            "Model versions were not looked at: give MLflow's address with --tracking-uri. "
-            "With --dry-run, before the removal, it can still be asked",
-            soft_wrap=True,
+        _say(
+            console,
+            "Model versions were not looked at. MLflow tells which of them saw the patient where "
+            "--tracking-uri gives its address: ask it with --dry-run before the removal",
         )
         return
     table = Table("version", "aliases", "the patient", title="Registered model versions")
@@ -130,9 +131,13 @@ def _print_sightings(found: list[Sighting] | None, console: Console) -> None:
         table.add_row(version.uri, ", ".join(version.aliases) or "none", said, style=style)
     console.print(table)
     seen, unknown = (sum(s.saw is answer for s in found) for answer in (True, None))
-    console.print(
+    _say(
+        console,
         f"{seen} of {len(found)} versions saw the patient; of {unknown} it cannot be told. "
         "Nothing was changed there: retrain (`fastgan-aug train`), register, move the alias "
         "(`fastgan-aug promote`), then delete the old versions in MLflow",
-        soft_wrap=True,
     )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

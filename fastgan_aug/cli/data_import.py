@@ -147,7 +147,7 @@ def import_(
     if imported.dataset is not None and not dry_run and out is not None:
         imported.dataset.write(out)
         print_written(imported.dataset, out, console)
-    print_outcome(imported, console)
+    print_outcome(imported, console, dry_run=dry_run)
     if imported.dataset is None:
         raise typer.Exit(1)
 

@@ -55,7 +55,7 @@ def _print_how_to_find(imported: Import, console: Console) -> None:
         console.print("Lines are those of the labels, the header being line 1.", highlight=False)
 
 
-def print_outcome(imported: Import, console: Console) -> None:
+def print_outcome(imported: Import, console: Console, *, dry_run: bool) -> None:
     """Prints how much was refused, where something was."""
     refused, items = len(imported.refused), len(imported.items)
     if imported.dataset is None:
@@ -64,7 +64,6 @@ def print_outcome(imported: Import, console: Console) -> None:
             soft_wrap=True,
         )
     elif refused:
-        console.print(
-            Text(f"{refused} of {items} items were refused; the others are in.", "bold yellow"),
-            soft_wrap=True,
-        )
+        others = "the others would be taken" if dry_run else "the others are in"
+        said = f"{refused} of {items} items were refused; {others}."
+        console.print(Text(said, "bold yellow"), soft_wrap=True)

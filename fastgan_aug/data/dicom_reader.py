@@ -67,6 +67,8 @@ class Refused(Exception):
 
 def main() -> None:
     """Answers requests until the other side closes the pipe."""
+    import pydicom.pixels.decoders  # noqa: F401 before the limits: no byte code is written later
+
     _limit()
     answers = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "w") as nowhere:  # what a library may print must not reach the pipe

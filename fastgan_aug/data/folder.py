@@ -89,7 +89,7 @@ class _Folder:
         image, scale, clipped = normalise(counts)
         self.rows.add(
             image, values=label.values, patient=patient, scan=scan, z=z, scale=scale,
-            synthetic=label.synthetic,
+            synthetic=picture.synthetic or label.synthetic,
         )  # fmt: skip
         self.eight_bit += picture.eight_bit
         cut = cut_share(picture.counts, counts, spacing, pixel)

@@ -51,6 +51,7 @@ class Header:
         intercept: Of the stored values.
         steps: (3, 3) the step along each axis in DICOM's patient system, mm.
         verified: Whether sform or qform tell left from right.
+        synthetic: Whether it is marked as this project's exports are.
     """
 
     shape: tuple[int, int, int]
@@ -60,6 +61,7 @@ class Header:
     intercept: float
     steps: NDArray[np.float64]
     verified: bool
+    synthetic: bool
 
 
 def import_nifti(
@@ -172,7 +174,7 @@ class _Found:
             patient=self.key.patient(patient),
             scan=scan,
             warnings=tuple(warnings),
-            synthetic=any(label.synthetic for label in lines),
+            synthetic=header.synthetic,
         )
 
     def unmatched(self) -> list[Item]:
@@ -240,6 +242,7 @@ def _header(raw: Any) -> Header:
     return Header(
         (shape[0], shape[1], shape[2]), dtype, int(offset),
         1.0 if slope is None else float(slope), float(intercept or 0.0), steps, verified,
+        raw["intent_name"].item() == b"SYNTHETIC",
     )  # fmt: skip
 
 

@@ -19,10 +19,17 @@ MAX_PIXELS = 4096**2
 
 @dataclass(frozen=True)
 class Picture:
-    """Counts of one file, (R, C) float64, and whether the file had eight bits."""
+    """One file.
+
+    Attributes:
+        counts: (R, C) float64.
+        eight_bit: Whether the file had eight bits.
+        synthetic: Whether it is marked as this project's exports are.
+    """
 
     counts: NDArray[np.float64]
     eight_bit: bool
+    synthetic: bool = False
 
 
 def read_picture(path: Path) -> Picture:
@@ -72,7 +79,8 @@ def _read_pillow(path: Path) -> Picture:
                 raise _refusal(f"its mode is {picture.mode!r}")
             if getattr(picture, "is_animated", False):
                 raise _refusal("it holds several pictures")
-            return Picture(np.asarray(picture, np.float64), picture.mode == "L")
+            marked = picture.info.get("Synthetic") == "YES"
+            return Picture(np.asarray(picture, np.float64), picture.mode == "L", marked)
 
 
 def _check_size(shape: tuple[int, ...]) -> None:

@@ -167,6 +167,6 @@ def _check_gaps(gaps: NDArray[np.float64]) -> list[str]:
     if not missing:
         return []
     return [
-        f"{missing} slices are missing between others: slices are counted without them, and none "
-        "is a neighbour across such a gap"
+        f"slices are missing between others ({missing} of them): slices are counted without them, "
+        "and none is a neighbour across such a gap"
     ]

@@ -55,7 +55,7 @@ def slice_numbers(dataset: Dataset) -> NDArray[np.int64]:
     for rows in _scans(dataset):
         gaps = np.diff(_positions(dataset, rows))
         spacing = np.min(gaps[gaps > 0], initial=np.inf)
-        apart = np.maximum(2, np.round(gaps / spacing)).astype(np.int64)
+        apart = np.clip(np.round(gaps / spacing), 2, MAX_PLANES).astype(np.int64)
         adjacent = gaps <= min(1.5 * spacing, limit)
         steps = np.where(gaps == 0, 0, np.where(adjacent, 1, apart))
         numbers[rows[1:]] = np.cumsum(steps)

@@ -191,6 +191,7 @@ class _Taking:
         self.volume = source.load()
         self.warnings = list(source.warnings)
         self.refused: list[Item] = []
+        self.synthetic = source.synthetic or any(line.synthetic for line in source.lines)
 
     def items(self) -> list[Item]:
         """Takes what can be taken; the volume's item, and those of its refused lines."""
@@ -257,7 +258,7 @@ class _Taking:
                 scan=self.source.scan,
                 z=float(self.volume.z[index]),
                 scale=scale,
-                synthetic=self.source.synthetic,
+                synthetic=self.synthetic,
             )
 
     def _refuse(self, label: Label, why: str) -> None:

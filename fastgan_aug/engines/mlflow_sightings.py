@@ -12,7 +12,7 @@ from fastgan_aug.data.schema import FICTION
 from fastgan_aug.engines.mlflow_client import connect, registry_errors
 from fastgan_aug.engines.mlflow_registry import RegisteredVersion, describe, download_file
 from fastgan_aug.engines.mlflow_upload import SHA_TAG
-from fastgan_aug.errors import CheckpointError, RegistryError
+from fastgan_aug.errors import CheckpointError, FastGANAugError
 from fastgan_aug.gan.checkpoint import META, CheckpointMeta, read_manifest
 
 
@@ -55,8 +55,9 @@ def sightings(patient_digest: str, pseudonym_key: str, uri: str) -> list[Sightin
 def _look(version: RegisteredVersion, digest: str, key: str, uri: str) -> Sighting:
     try:
         lineage = _manifest(version, uri).lineage
-    except (CheckpointError, RegistryError) as error:
-        return Sighting(version, None, f"its {META} cannot be read ({error.code})")
+    except Exception as error:  # stores of artefacts raise nearly anything, missing libraries too
+        why = error.code if isinstance(error, FastGANAugError) else type(error).__name__
+        return Sighting(version, None, f"its {META} cannot be read ({why})")
     if lineage.pseudonym_key != key and FICTION in (lineage.pseudonym_key, key):
         return Sighting(version, False)  # patients who do not exist are never shared
     if lineage.pseudonym_key != key:

@@ -61,9 +61,12 @@ def map_on_ray(
     """
     import ray
 
-    remote = ray.remote(num_cpus=1)(function)
+    @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
+    def call(item: Item) -> Result:  # Ray takes functions alone, no other callables
+        return function(item)
+
     try:
-        yield from _in_order(remote.remote, ray.get, items, workers)
+        yield from _in_order(call.remote, ray.get, items, workers)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:

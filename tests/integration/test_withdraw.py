@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from fastgan_aug.cli.main import app
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import patient_digest
 from fastgan_aug.engines.mlflow_client import connect, local_uri
-from fastgan_aug.engines.mlflow_registry import promote, register
+from fastgan_aug.engines.mlflow_registry import find, promote, register
+from fastgan_aug.engines.mlflow_server import free_port, tracking_server
 from fastgan_aug.engines.mlflow_sightings import sightings
 from fastgan_aug.engines.mlflow_tracking import RunTracker
 from fastgan_aug.errors import RegistryError
@@ -21,11 +23,22 @@ from fastgan_aug.errors import RegistryError
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory, toy: Dataset) -> str:
+@pytest.fixture(scope="module", params=["server", "file"])
+def uri(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy: Dataset
+) -> Iterator[str]:
     """An MLflow with versions that saw all patients, all but one, others, and who knows whom."""
     folder = tmp_path_factory.mktemp("registry")
-    address = local_uri(folder)
+    if request.param == "file":
+        fill(folder, local_uri(folder), toy)
+        yield local_uri(folder)
+        return
+    with tracking_server(folder, free_port()) as address:
+        fill(folder, address, toy)
+        yield address
+
+
+def fill(folder: Path, address: str, toy: Dataset) -> None:
     tracker = RunTracker(folder / "run", uri=address, experiment="toy", name="toy")
     tracker.start({"a": 1})
     tracker.finish()
@@ -51,8 +64,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory, toy: Dataset) -> str:
     promote("toy", "1", address, by="A. Person", reason="the first")
     client = connect(address)
     client.create_registered_model("foreign")
-    client.create_model_version("foreign", source=(folder / "nothing").as_uri())
-    return address
+    client.create_model_version("foreign", source="s3://nowhere/nothing")
 
 
 def test_every_version_is_told_of(uri: str, toy: Dataset) -> None:
@@ -81,7 +93,7 @@ def test_the_command_lists_them_and_touches_none(uri: str, toy: Dataset, tmp_pat
         assert "2 of 6 versions saw the patient; of 2 it cannot be told" in result.output
         assert "retrain" in result.output
         assert len(Dataset.read(path)) == (len(toy) if more else len(toy) - 4)
-    assert connect(uri).get_model_version_by_alias("toy", "champion").version == 1
+    assert find("toy", "champion", uri).version == "1"
 
 
 def test_without_the_registry_nothing_is_removed(toy: Dataset, tmp_path: Path) -> None:
