@@ -210,6 +210,19 @@ def test_the_patient_may_stand_in_the_labels(tmp_path: Path):
     assert bring(tmp_path).refused[0].refused == "its header has no PatientID"
 
 
+def test_eight_bits_and_lost_counts_are_taken_with_a_warning(tmp_path: Path):
+    small = np.minimum(truth(), 255).astype(np.uint8)
+    header = nm_header(BitsAllocated=8, BitsStored=8, HighBit=7, LossyImageCompression="01")
+    write_dicom(tmp_path / "a.dcm", header, small)
+    imported = whole(tmp_path)
+    assert imported.dataset is not None
+    np.testing.assert_allclose(restored(imported.dataset), small, rtol=1e-6)
+    assert imported.dataset.meta.extra == {"eight_bit": SLICES}
+    assert [text.partition(":")[0] for text in imported.items[0].warnings] == [
+        "it was compressed with losses before", "8 bits",
+    ]  # fmt: skip
+
+
 def test_synthetic_data_stay_marked(tmp_path: Path):
     write_nm(tmp_path / "a.dcm", SyntheticData="YES")
     dataset = whole(tmp_path).dataset

@@ -74,7 +74,9 @@ def test_every_type_and_byte_order_gives_the_same_slices(tmp_path: Path, kind: A
     imported = whole(tmp_path)
     assert imported.dataset is not None, imported.items
     np.testing.assert_allclose(restored(imported.dataset), np.minimum(truth(), 250), rtol=1e-6)
-    assert ("8 bits" in str(imported.items[0].warnings)) == (kind is np.uint8)
+    eight_bit = kind is np.uint8
+    assert ("8 bits" in str(imported.items[0].warnings)) == eight_bit
+    assert imported.dataset.meta.extra == {"eight_bit": SLICES * eight_bit}
 
 
 def test_scaling_and_nifti_2_and_metres(tmp_path: Path):

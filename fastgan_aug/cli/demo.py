@@ -165,9 +165,7 @@ def _data(results: DemoResults, running: ExitStack, console: Console) -> None:
         results.dataset = Dataset.read(results.source)
     else:
         with console.status("  simulating patients"):
-            write_phantom(
-                results.config.phantom, results.folder / "data.parquet", on_all_cores()
-            )
+            write_phantom(results.config.phantom, results.folder / "data.parquet", on_all_cores())
         results.dataset = Dataset.read(results.folder / "data.parquet")
     results.train, test = training_part(results.config, results.dataset)
     if test is None:

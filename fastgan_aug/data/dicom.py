@@ -29,6 +29,8 @@ from fastgan_aug.data.stacking import Stack, stack
 from fastgan_aug.data.volumes import SLICE_COLUMN, Source, Volume, common_pixel, take_volumes
 from fastgan_aug.errors import DataError, MissingPatientIds
 
+_LOST = "it was compressed with losses before: counts are not what was measured"
+
 
 @dataclass
 class _Series:
@@ -102,7 +104,9 @@ def import_dicom(
         pixel = common_pixel(sources, size)
         if pixel is not None:
             found.items = take_volumes(sources, rows, pixel, progress) + found.items
-    meta = DatasetMeta(labels.space, size, source, pixel, pseudonym_key=key.id)
+    meta = DatasetMeta(
+        labels.space, size, source, pixel, pseudonym_key=key.id, extra={"eight_bit": rows.eight_bit}
+    )
     units = found.units
     unit = units.pop() if len(units) == 1 else "various"
     return Import(rows.dataset(meta, unit), in_order(found.items), tuple(found.warnings))
@@ -216,6 +220,7 @@ class _Found:
             )
         headers = series.headers
         self.units |= {header["unit"] for header in headers}
+        lossy = any(header["lossy"] for header in headers)
         return Source(
             where=series.where,
             slices=len(stacked.order),
@@ -224,8 +229,9 @@ class _Found:
             lines=series.lines,
             patient=self.key.patient(patient),
             scan=self.key.scan(patient, "/".join(uids)),
-            warnings=(*stacked.warnings, *_remarks(headers)),
+            warnings=(*stacked.warnings, *([_LOST] if lossy else [])),
             synthetic=any(header["synthetic"] for header in headers),
+            eight_bit=any(header["eight_bit"] for header in headers),
         )
 
     def _load(self, series: _Series, stacked: Stack) -> Volume:
@@ -254,12 +260,3 @@ def _folders(names: Sequence[str]) -> list[str]:
     common = os.path.commonpath([os.path.dirname(name) or "." for name in names] or ["."])
     parts = Path(common).parts
     return [".", *(os.path.join(*parts[: i + 1]) for i in range(len(parts)))]
-
-
-def _remarks(headers: Sequence[Mapping[str, Any]]) -> list[str]:
-    said = []
-    if any(header["eight_bit"] for header in headers):
-        said.append("8 bits: mean counts are coarse")
-    if any(header["lossy"] for header in headers):
-        said.append("it was compressed with losses before: counts are not what was measured")
-    return said

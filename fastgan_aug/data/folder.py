@@ -53,7 +53,6 @@ class _Folder:
     Attributes:
         pixel_mm: Edge of a source pixel, None where unknown.
         target_mm: Edge of a pixel of the data set; the first image taken decides.
-        eight_bit: How many images had eight bits.
     """
 
     root: Path
@@ -62,7 +61,6 @@ class _Folder:
     rows: Gathered
     pixel_mm: float | None
     target_mm: float | None = None
-    eight_bit: int = 0
     items: list[Item] = field(default_factory=list)
 
     def take(self, label: Label) -> Item:
@@ -91,7 +89,7 @@ class _Folder:
             image, values=label.values, patient=patient, scan=scan, z=z, scale=scale,
             synthetic=picture.synthetic or label.synthetic,
         )  # fmt: skip
-        self.eight_bit += picture.eight_bit
+        self.rows.eight_bit += picture.eight_bit
         cut = cut_share(picture.counts, counts, spacing, pixel)
         return remarks(clipped, cut)
 
@@ -190,7 +188,7 @@ def import_folder(
     meta = DatasetMeta(
         labels.space, size, source, folder.target_mm, laterality=laterality,
         grouping=BY_PATIENT if patient_column else UNGROUPED, pseudonym_key=key.id,
-        extra={"eight_bit": folder.eight_bit},
+        extra={"eight_bit": rows.eight_bit},
     )  # fmt: skip
     dataset = rows.dataset(meta)
     return Import(dataset, folder.items, tuple(_warnings(folder, dataset)))
@@ -219,9 +217,9 @@ def _warnings(folder: _Folder, dataset: Dataset | None) -> list[str]:
     if dataset is None:
         return []
     said = []
-    if folder.eight_bit:
+    if folder.rows.eight_bit:
         said.append(
-            f"{folder.eight_bit} of {len(dataset)} images have 8 bits: mean counts are coarse "
+            f"{folder.rows.eight_bit} of {len(dataset)} images have 8 bits: mean counts are coarse "
             "(1/255); import the original counts where you can"
         )
     if folder.columns.patient is None:

@@ -24,10 +24,12 @@ class Gathered:
     Attributes:
         size: Rows and columns of each slice.
         factors: Names of the factors.
+        eight_bit: How many of the slices came with eight bits.
     """
 
     size: int
     factors: tuple[str, ...]
+    eight_bit: int = 0
     images: list[NDArray[np.float32]] = field(default_factory=list)
     values: list[tuple[str | None, ...]] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)

@@ -119,8 +119,9 @@ def import_nifti(
         items = take_volumes(found.sources, rows, pixel, progress) + items
     laterality = UNVERIFIED if found.unverified else RADIOLOGICAL
     meta = DatasetMeta(
-        labels.space, size, source, pixel, laterality=laterality, pseudonym_key=key.id
-    )
+        labels.space, size, source, pixel, laterality=laterality, pseudonym_key=key.id,
+        extra={"eight_bit": rows.eight_bit},
+    )  # fmt: skip
     return Import(rows.dataset(meta), in_order(items), tuple(found.warnings()))
 
 
@@ -162,9 +163,7 @@ class _Found:
         scan = self.key.scan(patient, one_value(lines, self.scan) if self.scan else name)
         if any(known.scan == scan for known in self.sources):
             raise DataError("another volume has the same patient and scan")
-        warnings = ["8 bits: mean counts are coarse"] if header.dtype.itemsize == 1 else []
-        if not header.verified:
-            warnings.append("its header does not tell left from right (no valid sform or qform)")
+        untold = "its header does not tell left from right (no valid sform or qform)"
         return Source(
             where=where,
             slices=header.shape[order[0]],
@@ -173,8 +172,9 @@ class _Found:
             lines=lines,
             patient=self.key.patient(patient),
             scan=scan,
-            warnings=tuple(warnings),
+            warnings=() if header.verified else (untold,),
             synthetic=header.synthetic,
+            eight_bit=header.dtype.itemsize == 1,
         )
 
     def unmatched(self) -> list[Item]:

@@ -79,6 +79,7 @@ class Source:
         scan: Pseudonym.
         warnings: Of its header.
         synthetic: Whether it was generated.
+        eight_bit: Whether its values have eight bits.
     """
 
     where: str
@@ -90,6 +91,7 @@ class Source:
     scan: str
     warnings: tuple[str, ...] = ()
     synthetic: bool = False
+    eight_bit: bool = False
 
 
 def axes(steps: NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
@@ -178,6 +180,9 @@ def take_volumes(
             items += _Taking(source, rows, pixel_mm).items()
         except DataError as error:
             items.append(Item(source.where, refused=error.what, slices=source.slices))
+        except MemoryError:
+            why = "it needs more memory than there is"
+            items.append(Item(source.where, refused=why, slices=source.slices))
         if progress:
             progress(done, len(sources))
     return items
@@ -190,6 +195,8 @@ class _Taking:
         self.source, self.rows, self.pixel_mm = source, rows, pixel_mm
         self.volume = source.load()
         self.warnings = list(source.warnings)
+        if source.eight_bit:
+            self.warnings.append("8 bits: mean counts are coarse (1/255)")
         self.refused: list[Item] = []
         self.synthetic = source.synthetic or any(line.synthetic for line in source.lines)
 
@@ -249,6 +256,7 @@ class _Taking:
 
     def _add(self, taken: dict[int, tuple[Label | None, NDArray[np.float32], float]]) -> None:
         nobody = (None,) * len(self.rows.factors)
+        self.rows.eight_bit += len(taken) if self.source.eight_bit else 0
         for index in sorted(taken):
             label, image, scale = taken[index]
             self.rows.add(
