@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan_aug.config import Config
-from fastgan_aug.data.anatomy import (
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.phantom import TABLE_1, PhantomConfig, Run, make_phantom, write_phantom
+from fastgan_aug.data.phantom.anatomy import (
     CENTRE_Y,
     Head,
     Pose,
@@ -24,11 +26,9 @@ from fastgan_aug.data.anatomy import (
     sample_world,
     template,
 )
-from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.lesions import LEFT, RIGHT, TERRITORIES, Lesion, remaining, weight
-from fastgan_aug.data.phantom import TABLE_1, PhantomConfig, Run, make_phantom, write_phantom
-from fastgan_aug.data.phantom_plan import BILATERAL, CER, NORMAL, plan_patients
-from fastgan_aug.data.spect import Scanner
+from fastgan_aug.data.phantom.lesions import LEFT, RIGHT, TERRITORIES, Lesion, remaining, weight
+from fastgan_aug.data.phantom.plan import BILATERAL, CER, NORMAL, plan_patients
+from fastgan_aug.data.phantom.spect import Scanner
 from fastgan_aug.engines.tasks import map_in_processes
 from fastgan_aug.errors import ConfigError, DataError
 

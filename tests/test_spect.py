@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan_aug.config import Config, load_config
-from fastgan_aug.data.osem import mix_across, post_filter, reconstruct
 from fastgan_aug.data.phantom import PhantomConfig
-from fastgan_aug.data.spect import (
+from fastgan_aug.data.phantom.osem import mix_across, post_filter, reconstruct
+from fastgan_aug.data.phantom.spect import (
     BUTTERWORTH,
     CHANG,
     GAUSSIAN,

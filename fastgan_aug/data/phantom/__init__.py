@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.phantom_plan import (
+from fastgan_aug.data.phantom.patient import Patient, Scan, draw_patient, scan_all
+from fastgan_aug.data.phantom.plan import (
     BILATERAL,
     CER,
     LEVELS,
@@ -27,9 +28,8 @@ from fastgan_aug.data.phantom_plan import (
     PatientPlan,
     plan_patients,
 )
-from fastgan_aug.data.phantom_scan import Patient, Scan, draw_patient, scan_all
+from fastgan_aug.data.phantom.spect import Scanner, require
 from fastgan_aug.data.schema import FICTION, DatasetMeta
-from fastgan_aug.data.spect import Scanner, require
 
 PHANTOM_VERSION = 2
 SPACE = ConditionSpace.of({"level": LEVELS, "pattern": PATTERNS})

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.data.spect import (
+from fastgan_aug.data.phantom.spect import (
     BUTTERWORTH,
     CHANG,
     FWHM_TO_SD,

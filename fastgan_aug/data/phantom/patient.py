@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.data.anatomy import (
+from fastgan_aug.data.phantom.anatomy import (
     LOW,
     SPACING,
     Head,
@@ -17,7 +17,7 @@ from fastgan_aug.data.anatomy import (
     picture_points,
     sample_template,
 )
-from fastgan_aug.data.lesions import (
+from fastgan_aug.data.phantom.lesions import (
     LEFT,
     RIGHT,
     Lesion,
@@ -25,8 +25,8 @@ from fastgan_aug.data.lesions import (
     draw_diaschisis,
     remaining,
 )
-from fastgan_aug.data.osem import mix_across, post_filter, reconstruct
-from fastgan_aug.data.phantom_plan import (
+from fastgan_aug.data.phantom.osem import mix_across, post_filter, reconstruct
+from fastgan_aug.data.phantom.plan import (
     BILATERAL,
     CER,
     COR,
@@ -36,7 +36,7 @@ from fastgan_aug.data.phantom_plan import (
     UNILATERAL,
     PatientPlan,
 )
-from fastgan_aug.data.spect import FWHM_TO_SD, Ellipses, Images, Scanner, acquire
+from fastgan_aug.data.phantom.spect import FWHM_TO_SD, Ellipses, Images, Scanner, acquire
 
 _BRAIN = 0.2  # of grey matter's activity: white matter is above, scalp below
 _SCALP_MM = 14.0  # skull and scalp outside the brain

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.data.anatomy import CENTRE_Y, Volume, soft_step, template
+from fastgan_aug.data.phantom.anatomy import CENTRE_Y, Volume, soft_step, template
 
 LEFT, RIGHT = "left", "right"
 
