@@ -13,9 +13,11 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fastgan_aug.data.augment import AugmentConfig
-from fastgan_aug.data.phantom import PhantomConfig
+from fastgan_aug.data.phantom.population import PhantomConfig
 from fastgan_aug.errors import ConfigError
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
+from fastgan_aug.quality.gate import Rule
+from fastgan_aug.quality.metric import OVERALL
 
 
 class _Section(BaseModel):
@@ -56,6 +58,24 @@ class EngineConfig(_Section):
     use_gpu: bool = False
     max_failures: int = Field(2, ge=0)
     timeout: float = Field(180.0, gt=0)
+
+
+class SelectionConfig(_Section):
+    """Choosing the checkpoint by a score of the served generator.
+
+    Attributes:
+        samples: Images made per cell each time a checkpoint is scored; 0 scores none.
+        validation_fraction: Share of the training slices whose patients are not trained on: the
+            score is held against them. With 0 it is held against the training slices, which
+            favours copying.
+        best: How many of the best checkpoints stay on disk beside the newest.
+        patience: The run ends after so many scorings without a better one; 0 never ends it.
+    """
+
+    samples: int = Field(32, ge=0)
+    validation_fraction: float = Field(0.0, ge=0, lt=1)
+    best: int = Field(1, ge=0)
+    patience: int = Field(0, ge=0)
 
 
 class TrackingConfig(_Section):
@@ -114,6 +134,63 @@ class DownstreamConfig(_Section):
     bootstrap: int = Field(1000, ge=100)
 
 
+def _gate() -> list[Rule]:
+    """The default table: one line per question that a generator must answer."""
+    return [
+        Rule("mc_ratio", at_least=0.93, at_most=1.07),
+        Rule("log_lr_difference", at_least=-0.1, at_most=0.1),
+        Rule("abs_log_lr_ratio", at_least=0.5, at_most=2.0),
+        Rule("sd_map_ratio", at_least=0.8, at_most=1.25),
+        Rule("kid", cells=OVERALL),
+        Rule("kid"),
+        Rule("coverage_ratio", cells=OVERALL, at_least=0.85),
+        Rule("coverage_ratio", at_least=0.6),
+        Rule("pairwise_ratio", cells=OVERALL, at_least=0.9),
+        Rule("modes_ratio", cells=OVERALL, at_least=0.7),
+        Rule("duplicate_rate", cells=OVERALL, at_most=0.02),
+        Rule("nn_share", cells=OVERALL),
+        Rule("copy_rate", cells=OVERALL, at_most=0.02),
+        Rule("membership_auc", cells=OVERALL),
+        Rule("real_on_synthetic", cells=OVERALL),
+        Rule("synthetic_on_real", cells=OVERALL),
+    ]
+
+
+def _fresh_gate() -> list[Rule]:
+    return [Rule(f"{name}_equivalence") for name in ("mc", "log_lr", "abs_log_lr")]
+
+
+class QualityConfig(_Section):
+    """How a generator is judged, and what it must reach.
+
+    Attributes:
+        seed: Of samples, fits, resamples and every choice of slices.
+        resplits: Halvings of the real patients that a KID's floor rests on.
+        kid_delta: KID beyond that floor that still passes.
+        classifier: Whether the classifier is fitted. Without it a report is a quick look: rules
+            on what it measures fail.
+        steps: Optimiser steps of each of the classifier's fits.
+        batch: Slices per step.
+        learning_rate: Peak of the one-cycle schedule.
+        width: Feature maps of the classifier's first layer.
+        recognition_delta: Share of slices recognised less than among real ones that still passes.
+        gate: The table; one list entry per rule.
+        fresh_gate: Added to it where fresh patients are given to compare with.
+    """
+
+    seed: int = Field(0, ge=0)
+    resplits: int = Field(200, ge=20)
+    kid_delta: float = Field(0.05, ge=0)
+    classifier: bool = True
+    steps: int = Field(400, ge=1)
+    batch: int = Field(64, ge=2)
+    learning_rate: float = Field(3e-3, gt=0)
+    width: int = Field(16, ge=1)
+    recognition_delta: float = Field(0.1, ge=0, le=1)
+    gate: list[Rule] = Field(default_factory=_gate, min_length=1)
+    fresh_gate: list[Rule] = Field(default_factory=_fresh_gate)
+
+
 class Config(_Section):
     """Everything a run is decided by.
 
@@ -129,9 +206,11 @@ class Config(_Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     engine: EngineConfig = EngineConfig()
+    selection: SelectionConfig = SelectionConfig()
     tracking: TrackingConfig = TrackingConfig()
     serving: ServingConfig = ServingConfig()
     downstream: DownstreamConfig = DownstreamConfig()
+    quality: QualityConfig = QualityConfig()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``Config.of`` reads them back."""

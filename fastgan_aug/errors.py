@@ -16,7 +16,8 @@
     ├── CheckpointError         a checkpoint is missing, damaged or of another version
     ├── StorageError            an output could not be written (disk full, no permission)
     ├── RegistryError           the MLflow registry refused or could not be reached
-    │   └── ModelNotFound       no such version or alias
+    │   ├── ModelNotFound       no such version or alias
+    │   └── GateRefused         a version without a quality report that passes cannot be champion
     ├── PortInUse               the port asked for is taken
     ├── ServiceUnavailable      the service is not up, or did not answer in time
     ├── LeakageError            training and test data share patients, or test data is synthetic
@@ -167,6 +168,13 @@ class ModelNotFound(RegistryError):
 
     code = "model-not-found"
     http_status = 404
+
+
+class GateRefused(RegistryError):
+    """A version without a quality report that passes cannot become champion."""
+
+    code = "gate-refused"
+    http_status = 409
 
 
 class PortInUse(FastGANAugError):

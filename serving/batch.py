@@ -123,7 +123,7 @@ class BalancedBatch:
     def to_dataset(self) -> Dataset:
         """The images as a data set: every row synthetic, of a patient who does not exist.
 
-        ``fastgan_aug.data.export.export`` writes it as NPZ, PNG, NIfTI or DICOM. Beyond the usual
+        ``data.exporters.export`` writes it as NPZ, PNG, NIfTI or DICOM. Beyond the usual
         columns: ``seed``, ``index`` and ``unseen``; the provenance is in ``meta.extra``.
         """
         origin, n = self.provenance, len(self)

@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from toy import toy_dataset
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.phantom import PhantomConfig, make_phantom
+from fastgan_aug.data.phantom.population import PhantomConfig, make_phantom
 
 SMALL_COUNTS = {
     "CER/normal": 5, "CER/unilateral": 3,
     "BG/normal": 4, "BG/unilateral": 4, "BG/bilateral": 3,
     "COR/normal": 3, "COR/unilateral": 4, "COR/bilateral": 3,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test touches the user's pseudonym key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,8 @@ def toy_lineage(network: NetworkConfig = NETWORK) -> Lineage:
 class Recording:
     """Observer that keeps what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
         self.curve: list[tuple[int, dict[str, float]]] = []
         self.checkpoints: list[int] = []
 
@@ -59,6 +60,9 @@ class Recording:
 
     def checkpoint(self, state: TrainState) -> None:
         self.checkpoints.append(state.images_seen)
+
+    def enough(self) -> bool:
+        return len(self.checkpoints) == self.stop_after
 
 
 def run(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastgan_aug.config import Config, load_config, shipped_configs
-from fastgan_aug.data.phantom import SPACE, TABLE_1
+from fastgan_aug.data.phantom.population import SPACE, TABLE_1
 from fastgan_aug.errors import ConfigError
 
 SHIPPED = sorted(p.stem for p in shipped_configs().glob("*.toml"))
@@ -91,5 +91,5 @@ def test_the_phantom_is_recorded_only_where_it_is_drawn() -> None:
 
 
 def test_a_missing_configuration_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match="demo, generic, werner2022-a, werner2022-b"):
+    with pytest.raises(ConfigError, match="demo, generic, phantom-second-scanner, werner2022-a"):
         load_config("nowhere")

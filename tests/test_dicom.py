@@ -28,10 +28,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from fastgan_aug.data import dicom_reader, volumes
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.dicom import import_dicom
-from fastgan_aug.data.importing import Import
+from fastgan_aug.data.importers import dicom_reader, volumes
+from fastgan_aug.data.importers.dicom import import_dicom
+from fastgan_aug.data.importers.importing import Import
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.errors import DataError, MissingPatientIds
 

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from fastgan_aug.data.dicom_worker import DicomWorker
-from fastgan_aug.data.gathering import numbered_files
+from fastgan_aug.data.importers.dicom_worker import DicomWorker
+from fastgan_aug.data.importers.gathering import numbered_files
 from fastgan_aug.errors import DataError, IdentifiableData
 
 LARGER = Path(data_store.__file__).parent / "data"

@@ -12,7 +12,7 @@ from clinical import nm_header, truth, write_nm
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from fastgan_aug.data.dicom_worker import DicomWorker
+from fastgan_aug.data.importers.dicom_worker import DicomWorker
 from fastgan_aug.errors import DataError, IdentifiableData
 
 NAME = "DOE_JANE"

@@ -15,11 +15,11 @@ import pytest
 from fastgan_aug.balance import BalancePlan
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.export import FORMATS, NOTICE, ONE_FILE, export
-from fastgan_aug.data.folder import import_folder
+from fastgan_aug.data.exporters.export import FORMATS, NOTICE, ONE_FILE, export
+from fastgan_aug.data.exporters.stacks import slice_numbers, stacks
+from fastgan_aug.data.importers.folder import import_folder
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.data.schema import FICTION, RADIOLOGICAL, UNVERIFIED, DatasetMeta
-from fastgan_aug.data.stacks import slice_numbers, stacks
 from fastgan_aug.errors import DataError, StorageError
 from serving.batch import BalancedBatch
 from serving.protocol import Header, Provenance

@@ -13,8 +13,8 @@ from pydicom.tag import Tag
 from test_export import batch, generated, lines, scans  # noqa: F401
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.export import NOTICE, export
-from fastgan_aug.data.export_dicom import NM_IMAGE, SECONDARY_CAPTURE
+from fastgan_aug.data.exporters.dicom import NM_IMAGE, SECONDARY_CAPTURE
+from fastgan_aug.data.exporters.export import NOTICE, export
 
 # DICOM PS3.3, table A.5-1 (NM Image, RECON TOMO) and A.8-1 (Secondary Capture Image).
 COMMON_FULL = [

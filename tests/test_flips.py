@@ -5,7 +5,7 @@ import pytest
 from test_validate import columns, make
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.flips import asymmetry_maps, flipped_slices
+from fastgan_aug.data.validation.flips import asymmetry_maps, flipped_slices
 
 
 def test_nobody_is_flipped(toy: Dataset, small_phantom: Dataset):

@@ -10,8 +10,8 @@ from PIL import Image
 from toy import COUNTS, SIZE, make_toy_folder, toy_dataset
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.folder import import_folder
-from fastgan_aug.data.importing import Import
+from fastgan_aug.data.importers.folder import import_folder
+from fastgan_aug.data.importers.importing import Import
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.errors import (
     DataError,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from fastgan_aug.conditions import ConditionSpace
-from fastgan_aug.data.gathering import Gathered, in_order, numbered_files
-from fastgan_aug.data.importing import Item
+from fastgan_aug.data.importers.gathering import Gathered, in_order, numbered_files
+from fastgan_aug.data.importers.importing import Item
 from fastgan_aug.data.schema import DatasetMeta
 
 

@@ -9,7 +9,13 @@ from clinical import write_labels
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgan_aug.data.labels import Labels, one_value, read_labels, require_once, require_patients
+from fastgan_aug.data.importers.labels import (
+    Labels,
+    one_value,
+    read_labels,
+    require_once,
+    require_patients,
+)
 from fastgan_aug.errors import DataError, FastGANAugError, MissingPatientIds, UnknownFactorValue
 
 NAME = "SMITH_JOHN_19520101"

@@ -29,6 +29,7 @@ def toy_config(**training: object) -> Config:
                 "ema_half_life": 50, "keep": 2, **training,
             },
             "augment": {"flip": {"shape": ["disc", "ring"]}},
+            "selection": {"samples": 4, "best": 0},
         }
     )  # fmt: skip
 

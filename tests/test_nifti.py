@@ -12,8 +12,8 @@ import pytest
 from clinical import GAP_MM, PIXEL_MM, SIZE, SLICES, truth, write_labels, write_nifti
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.importing import Import
-from fastgan_aug.data.nifti import import_nifti
+from fastgan_aug.data.importers.importing import Import
+from fastgan_aug.data.importers.nifti import import_nifti
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.errors import DataError, MissingPatientIds
 

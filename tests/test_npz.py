@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastgan_aug.data.npz import import_npz
+from fastgan_aug.data.importers.npz import import_npz
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.data.schema import UNGROUPED, UNKEYED
 from fastgan_aug.data.split import split_by_patient

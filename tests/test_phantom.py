@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.phantom import TABLE_1, PhantomConfig, Run, make_phantom, write_phantom
 from fastgan_aug.data.phantom.anatomy import (
     CENTRE_Y,
     Head,
@@ -28,6 +27,13 @@ from fastgan_aug.data.phantom.anatomy import (
 )
 from fastgan_aug.data.phantom.lesions import LEFT, RIGHT, TERRITORIES, Lesion, remaining, weight
 from fastgan_aug.data.phantom.plan import BILATERAL, CER, NORMAL, plan_patients
+from fastgan_aug.data.phantom.population import (
+    TABLE_1,
+    PhantomConfig,
+    Run,
+    make_phantom,
+    write_phantom,
+)
 from fastgan_aug.data.phantom.spect import Scanner
 from fastgan_aug.engines.tasks import map_in_processes
 from fastgan_aug.errors import ConfigError, DataError

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.phantom import PhantomConfig, make_phantom
 from fastgan_aug.data.phantom.anatomy import CENTRE_Y, REGIONS, draw_head, template
 from fastgan_aug.data.phantom.lesions import (
     LEFT,
@@ -20,6 +19,7 @@ from fastgan_aug.data.phantom.lesions import (
     remaining,
     weight,
 )
+from fastgan_aug.data.phantom.population import PhantomConfig, make_phantom
 from fastgan_aug.quality.counts import left_right_ratio
 from fastgan_aug.quality.spectrum import radial_power
 from fastgan_aug.quality.tissue import grey_over_white

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from fastgan_aug.data.pictures import MAX_PIXELS, read_picture
+from fastgan_aug.data.importers.pictures import MAX_PIXELS, read_picture
 from fastgan_aug.errors import UnreadableImage
 
 GREY = np.arange(64, dtype=np.uint16).reshape(8, 8)

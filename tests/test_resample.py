@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgan_aug.data.resample import area_mean, cut_share, fit_field, normalise, square_pixel
+from fastgan_aug.data.importers.resample import (
+    area_mean,
+    cut_share,
+    fit_field,
+    normalise,
+    square_pixel,
+)
 from fastgan_aug.errors import UnreadableImage
 
 

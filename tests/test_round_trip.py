@@ -9,10 +9,10 @@ import pytest
 from test_export import lines, pairs, scans  # noqa: F401
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.dicom import import_dicom
-from fastgan_aug.data.export import export
-from fastgan_aug.data.importing import Import
-from fastgan_aug.data.nifti import import_nifti
+from fastgan_aug.data.exporters.export import export
+from fastgan_aug.data.importers.dicom import import_dicom
+from fastgan_aug.data.importers.importing import Import
+from fastgan_aug.data.importers.nifti import import_nifti
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.data.schema import RADIOLOGICAL
 

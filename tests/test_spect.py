@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan_aug.config import Config, load_config
-from fastgan_aug.data.phantom import PhantomConfig
 from fastgan_aug.data.phantom.osem import mix_across, post_filter, reconstruct
+from fastgan_aug.data.phantom.population import PhantomConfig
 from fastgan_aug.data.phantom.spect import (
     BUTTERWORTH,
     CHANG,

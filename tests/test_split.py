@@ -8,9 +8,9 @@ import pytest
 
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.phantom import SPACE as PHANTOM_SPACE
-from fastgan_aug.data.phantom import TABLE_1
 from fastgan_aug.data.phantom.plan import plan_patients
+from fastgan_aug.data.phantom.population import SPACE as PHANTOM_SPACE
+from fastgan_aug.data.phantom.population import TABLE_1
 from fastgan_aug.data.schema import DatasetMeta
 from fastgan_aug.data.split import check_disjoint, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.exporters.stacks import MAX_PLANES, slice_numbers, stacks
 from fastgan_aug.data.schema import DatasetMeta
-from fastgan_aug.data.stacks import MAX_PLANES, slice_numbers, stacks
 
 SCANS = st.lists(
     st.one_of(

@@ -10,9 +10,9 @@ import pytest
 
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.finding import SEVERITIES, Finding
 from fastgan_aug.data.schema import RADIOLOGICAL, DatasetMeta
-from fastgan_aug.data.validate import check_valid, validate
+from fastgan_aug.data.validation.finding import SEVERITIES, Finding
+from fastgan_aug.data.validation.validate import check_valid, validate
 from fastgan_aug.errors import InvalidDataset
 
 SIZE, PATIENTS, SLICES = 32, 12, 4

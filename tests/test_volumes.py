@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgan_aug.data.volumes import Volume, axes, check_voxels, radiological
+from fastgan_aug.data.importers.volumes import Volume, axes, check_voxels, radiological
 from fastgan_aug.errors import DataError
 
 AXES = np.asarray([[0, 0, 1], [0, 1, 0], [1, 0, 0]], float)

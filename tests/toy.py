@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.folder import import_folder
+from fastgan_aug.data.importers.folder import import_folder
 from fastgan_aug.data.pseudonyms import PseudonymKey
 
 SIZE = 32

@@ -33,7 +33,7 @@ def describe(
     from fastgan_aug.cli.data_validate import summary
     from fastgan_aug.cli.describe_page import write_describe_page
     from fastgan_aug.data.dataset import Dataset
-    from fastgan_aug.data.validate import validate
+    from fastgan_aug.data.validation.validate import validate
 
     dataset = Dataset.read(path)
     console = Console()

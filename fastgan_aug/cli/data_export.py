@@ -36,7 +36,7 @@ def export(
 
     Slices of real patients are refused: no export goes without the mark.
     """
-    from fastgan_aug.data.export import export as write
+    from fastgan_aug.data.exporters.export import export as write
 
     dataset = _of_cells(_read(data), cell or [])
     console = Console()

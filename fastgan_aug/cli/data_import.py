@@ -15,7 +15,7 @@ from fastgan_aug.cli.data_tables import print_cells, print_written
 from fastgan_aug.cli.import_report import print_items, print_outcome
 
 if TYPE_CHECKING:
-    from fastgan_aug.data.importing import Import
+    from fastgan_aug.data.importers.importing import Import
     from fastgan_aug.data.pseudonyms import PseudonymKey
 
 EPILOG = """Examples:
@@ -154,9 +154,9 @@ def import_(
 
 def _kind(asked: Format, root: Path, labels: Path | None, file_column: str) -> str:
     """The format: as asked, or as the names in the labels tell."""
-    from fastgan_aug.data.labels import check_columns, read_rows
-    from fastgan_aug.data.nifti import SUFFIXES
-    from fastgan_aug.data.pictures import IMAGE_SUFFIXES
+    from fastgan_aug.data.importers.labels import check_columns, read_rows
+    from fastgan_aug.data.importers.nifti import SUFFIXES
+    from fastgan_aug.data.importers.pictures import IMAGE_SUFFIXES
     from fastgan_aug.errors import DataError
 
     if not root.exists():
@@ -217,10 +217,10 @@ def _import(
     kind: str, root: Path, options: dict[str, Any], given: Mapping[str, Any], progress: Any
 ) -> Import:
     """Calls the format's importer with the options that it reads."""
-    from fastgan_aug.data.dicom import import_dicom
-    from fastgan_aug.data.folder import import_folder
-    from fastgan_aug.data.nifti import import_nifti
-    from fastgan_aug.data.npz import import_npz
+    from fastgan_aug.data.importers.dicom import import_dicom
+    from fastgan_aug.data.importers.folder import import_folder
+    from fastgan_aug.data.importers.nifti import import_nifti
+    from fastgan_aug.data.importers.npz import import_npz
 
     if kind == "npz":
         (name,), values = options.pop("factors"), options.pop("values")

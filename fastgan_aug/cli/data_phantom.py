@@ -14,7 +14,7 @@ from rich.console import Console
 from fastgan_aug.cli.data_tables import print_cells, print_written
 
 if TYPE_CHECKING:
-    from fastgan_aug.data.phantom import Run
+    from fastgan_aug.data.phantom.population import Run
 
 _TABLE_ROWS = 20_000  # a larger file is not read again to count its cells
 _OUT = typer.Option("--out", "-o", help="Parquet file to write.")
@@ -45,7 +45,7 @@ def phantom(
     from rich.progress import Progress
 
     from fastgan_aug.data.dataset import Dataset
-    from fastgan_aug.data.phantom import PhantomConfig, write_phantom
+    from fastgan_aug.data.phantom.population import PhantomConfig, write_phantom
 
     settings = PhantomConfig()
     if config is not None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from fastgan_aug.data.finding import Finding
+    from fastgan_aug.data.validation.finding import Finding
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -33,8 +33,8 @@ def validate(
     share no patient and no slice. The exit code is 1 where there are errors.
     """
     from fastgan_aug.data.dataset import Dataset
-    from fastgan_aug.data.finding import ERROR
-    from fastgan_aug.data.validate import validate as look_over
+    from fastgan_aug.data.validation.finding import ERROR
+    from fastgan_aug.data.validation.validate import validate as look_over
 
     findings = look_over(*[Dataset.read(path) for path in paths])
     console = Console()
@@ -65,7 +65,7 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
 
 def summary(findings: Sequence[Finding]) -> str:
     """``1 error, 2 warnings, 0 notes: errors block a fit``."""
-    from fastgan_aug.data.finding import SEVERITIES, plural
+    from fastgan_aug.data.validation.finding import SEVERITIES, plural
 
     counts = {s: sum(f.severity == s for f in findings) for s in SEVERITIES}
     said = ", ".join(plural(count, severity) for severity, count in counts.items())

@@ -156,7 +156,7 @@ def run_demo(
 def _data(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.data.contact_sheet import contact_sheet
     from fastgan_aug.data.dataset import Dataset
-    from fastgan_aug.data.phantom import write_phantom
+    from fastgan_aug.data.phantom.population import write_phantom
     from fastgan_aug.engines.job import FitJob, training_part
     from fastgan_aug.engines.tasks import on_all_cores
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from fastgan_aug.data.importing import Import, Item
+    from fastgan_aug.data.importers.importing import Import, Item
 
 
 def print_items(imported: Import, console: Console, *, dry_run: bool) -> None:

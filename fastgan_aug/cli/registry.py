@@ -89,7 +89,7 @@ def promote_command(
     model: ModelName = "fastgan-aug",
 ) -> None:
     """Moves the alias ``champion``, and writes on the version who did so and why."""
-    from fastgan_aug.engines.mlflow_registry import promote
+    from fastgan_aug.engines.mlflow_promotion import promote
 
     champion = promote(model, version, tracking_uri, by=by, reason=reason)
     before = champion.tags["promoted_over"]

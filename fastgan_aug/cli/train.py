@@ -73,7 +73,7 @@ def train_command(
         _print_cost(console, resolved, dataset)
         return
     from fastgan_aug.cli.data_validate import print_warnings
-    from fastgan_aug.data.validate import check_valid
+    from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.job import FitJob, training_part
     from fastgan_aug.engines.mlflow_client import local_uri, without_password
 
@@ -127,7 +127,7 @@ def fit_with_progress(job: FitJob, console: Console) -> tuple[FitResult, list[di
 
 def _dataset(config: Config, path: Path | None, dry_run: bool) -> Dataset | None:
     from fastgan_aug.data.dataset import Dataset
-    from fastgan_aug.data.phantom import make_phantom
+    from fastgan_aug.data.phantom.population import make_phantom
     from fastgan_aug.engines.tasks import on_all_cores
 
     if path is not None:
@@ -146,7 +146,7 @@ def _print_cost(console: Console, config: Config, dataset: Dataset | None) -> No
     if dataset is not None:
         space = training_part(config, dataset, unsafe_no_groups=True)[0].meta.space
     else:
-        from fastgan_aug.data.phantom import SPACE
+        from fastgan_aug.data.phantom.population import SPACE
 
         space = SPACE.restrict(config.data.keep)
     torch.set_num_threads(config.engine.threads)

@@ -16,9 +16,10 @@ from fastgan_aug.config import Config
 from fastgan_aug.data.augment import AugmentConfig, flippable_cells
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import split_by_patient
-from fastgan_aug.data.validate import check_valid
+from fastgan_aug.data.validation.validate import check_valid
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker, Status, TrackedDataset
+from fastgan_aug.engines.scoring import Scorer
 from fastgan_aug.errors import CheckpointError, ConfigError
 from fastgan_aug.gan.checkpoint import (
     GENERATOR,
@@ -39,6 +40,7 @@ from fastgan_aug.gan.training import (
     train,
 )
 from fastgan_aug.quality.pictures import picture_grid
+from fastgan_aug.quality.selection import Judge
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,18 @@ def training_part(
     )
 
 
+def validation_part(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset | None]:
+    """Of a fit's rows those that the steps see, and those that only choose the checkpoint.
+
+    Raises:
+        DataError: see ``split_by_patient``.
+    """
+    fraction = config.selection.validation_fraction
+    if not fraction:
+        return dataset, None
+    return split_by_patient(dataset, fraction, config.data.split_seed)
+
+
 def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData:
     """The arrays that the steps need, images in [-1, 1]."""
     space = dataset.meta.space
@@ -138,12 +152,17 @@ def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData
 
 
 def lineage_of(config: Config, dataset: Dataset) -> Lineage:
-    """Where the checkpoints of this fit come from."""
+    """Where the checkpoints of this fit come from.
+
+    The counts are of slices that the steps see; the patients are all that the fit was given, those
+    who only choose the checkpoint too: a test on them would be no test.
+    """
+    fitted, _ = validation_part(config, dataset)
     return Lineage(
         config=config.record(),
         config_digest=config.digest,
         space=dataset.meta.space.to_dict(),
-        class_counts={str(c): n for c, n in dataset.class_counts.items()},
+        class_counts={str(c): n for c, n in fitted.class_counts.items()},
         dataset_digest=dataset.digest,
         patient_digests=dataset.patient_digests,
         code_version=code_version(),
@@ -196,6 +215,8 @@ class Recorder:
         publish: Brings a checkpoint to its place.
         progress: Told of every point of the loss curves.
         tracker: MLflow's, or None.
+        lineage: Written into every checkpoint.
+        scorer: Rank 0's, or None where nothing is scored.
     """
 
     job: FitJob
@@ -203,6 +224,8 @@ class Recorder:
     publish: Publish
     progress: Progress
     tracker: RunTracker | None
+    lineage: Lineage
+    scorer: Scorer | None
 
     def losses(self, images_seen: int, values: dict[str, float]) -> None:
         """Passes a point of the curves on."""
@@ -216,7 +239,7 @@ class Recorder:
         def write(parent: Path) -> Path:
             served = served_generator(state, self.data, self.job.config.training)
             folder = parent / checkpoint_name(state.images_seen)
-            write_checkpoint(folder, state, served, lineage_of(self.job.config, self.job.dataset))
+            write_checkpoint(folder, state, served, self.lineage)
             if self.tracker:
                 self.tracker.picture("samples", state.images_seen, sample_grid(folder))
             return folder
@@ -225,6 +248,17 @@ class Recorder:
         if self.tracker:
             for file in (META, GENERATOR):
                 self.tracker.artefact(folder / file, f"checkpoints/{folder.name}")
+        self.score()
+
+    def score(self) -> None:
+        """Scores what is new, off the random streams of the steps, and removes what is old."""
+        for score in self.scorer.catch_up() if self.scorer else []:
+            if self.tracker:
+                self.tracker.metrics(score.images_seen, score.curves())
+
+    def enough(self) -> bool:
+        """Whether the run ends before its budget; only rank 0 can tell."""
+        return self.scorer is not None and self.scorer.enough
 
 
 def sample_grid(checkpoint: Path, per_cell: int = 6) -> bytes:
@@ -262,15 +296,26 @@ def run_fit(
     """
     config = job.config
     torch.set_num_threads(config.engine.threads)
-    data = training_data(job.dataset, config.augment).to(torch.device(device))
+    fitted, validation = validation_part(config, job.dataset)
+    data = training_data(fitted, config.augment).to(torch.device(device))
     dimension = job.dataset.meta.space.dimension
     state = new_state(config.network, config.training, dimension, torch.device(device))
+    lineage = lineage_of(config, job.dataset)
     if resume_from is not None:
         meta = restore(resume_from, state)
-        check_same_fit(meta.lineage, lineage_of(config, job.dataset))
+        check_same_fit(meta.lineage, lineage)
         log.info("resumed from %s at %d images", resume_from.name, state.images_seen)
-    recorder = Recorder(job, data, publish, progress, tracker)
+    scorer = scorer_of(job, fitted, validation) if not share or share.rank == 0 else None
+    recorder = Recorder(job, data, publish, progress, tracker, lineage, scorer)
+    recorder.score()  # what a run killed in between has not scored
     return train(state, data, config.augment, config.training, recorder, share)
+
+
+def scorer_of(job: FitJob, fitted: Dataset, validation: Dataset | None) -> Scorer:
+    """Scores, or where no samples are asked for only keeps the newest."""
+    settings = job.config.selection
+    judge = Judge(fitted, validation, settings.samples) if settings.samples else None
+    return Scorer(job.folder, judge, settings, job.config.training.keep)
 
 
 def check_same_fit(old: Lineage, new: Lineage) -> None:
@@ -287,6 +332,9 @@ def check_same_fit(old: Lineage, new: Lineage) -> None:
         if old.config[section].get(key) != new.config[section][key]
         and not (section == "training" and key in free)
     ]
+    held_out = [c.config.get("selection", {}).get("validation_fraction", 0) for c in (old, new)]
+    if held_out[0] != held_out[1]:
+        differing.append("selection.validation_fraction")
     if old.dataset_digest != new.dataset_digest:
         differing.append("the training data")
     if differing:

@@ -16,7 +16,7 @@ from fastgan_aug.engines.job import (
     tracked_run_id,
 )
 from fastgan_aug.errors import CheckpointError, EngineFailed
-from fastgan_aug.gan.checkpoint import newest_checkpoint, prune
+from fastgan_aug.gan.checkpoint import newest_checkpoint
 
 
 def fit(job: FitJob, progress: Progress) -> FitResult:
@@ -41,9 +41,7 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
     job.folder.mkdir(parents=True, exist_ok=True)
 
     def publish(write: Callable[[Path], Path]) -> Path:
-        folder = write(job.folder)
-        prune(job.folder, job.config.training.keep)
-        return folder
+        return write(job.folder)
 
     device = "cuda" if job.config.engine.use_gpu else "cpu"
     with tracked(job) as tracker:

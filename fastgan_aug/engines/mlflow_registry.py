@@ -1,4 +1,4 @@
-"""Model versions in MLflow: registered from checkpoints, fetched, verified, promoted by a person.
+"""Model versions in MLflow: registered from checkpoints, found, fetched, verified.
 
 A version holds ``meta.json`` and ``generator.safetensors`` and nothing that is executed: whoever
 serves it downloads both, checks their sha256 and loads the weights itself. The resume state stays
@@ -8,7 +8,6 @@ with the run.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -140,44 +139,6 @@ def fetch(model: str, version_or_alias: str, uri: str, cache: Path) -> Registere
     return replace(version, folder=folder)
 
 
-def promote(
-    model: str, version_or_alias: str, uri: str, *, by: str, reason: str
-) -> RegisteredVersion:
-    """Moves the alias ``champion`` to a version, and writes on it who did so, when and why.
-
-    Raises:
-        ModelNotFound: no such version.
-        RegistryError: ``by`` or ``reason`` is empty, or somebody else moved the alias meanwhile.
-    """
-    if not by.strip() or not reason.strip():
-        raise RegistryError(
-            f"a champion needs a name and a reason; by is {by!r}, reason is {reason!r}",
-            do="say who promotes it and why: --by NAME --reason TEXT",
-        )
-    version = find(model, version_or_alias, uri)
-    client = connect(uri)
-    with registry_errors(uri):
-        previous = _champion(client, model)
-        tags = {
-            "promoted_by": by,
-            "promoted_reason": reason,
-            "promoted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "promoted_over": previous or "none",
-        }
-        for key, value in tags.items():
-            client.set_model_version_tag(model, version.version, key, value)
-        # MLflow has no compare-and-set: look again right before moving the alias.
-        now = _champion(client, model)
-        if now != previous:
-            raise RegistryError(
-                f"the champion of {model!r} became version {now} while {version.version} was "
-                f"being promoted over {previous or 'none'}",
-                do="look at that version, then promote again",
-            )
-        client.set_registered_model_alias(model, CHAMPION, version.version)
-        return describe(client.get_model_version(model, version.version))
-
-
 def lineage(model: str, version_or_alias: str, uri: str) -> dict[str, Any]:
     """Where a version comes from: version, run, configuration, data and code.
 
@@ -257,11 +218,6 @@ def _not_found(client: Any, model: str, wanted: str) -> ModelNotFound:
         allowed=f"versions {', '.join(versions)}; {named}",
         do=step if wanted == CHAMPION else f"ask for one of these; {step}",
     )
-
-
-def _champion(client: Any, model: str) -> str | None:
-    found = client.get_registered_model(model).aliases.get(CHAMPION)
-    return None if found is None else str(found)
 
 
 def download_file(version: RegisteredVersion, name: str, uri: str, folder: Path) -> None:

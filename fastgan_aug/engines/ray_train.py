@@ -118,7 +118,8 @@ def _trainer(job: FitJob, folder: Path, loop: dict[str, Any]) -> Any:
             failure_config=FailureConfig(
                 max_failures=engine.max_failures, controller_failure_limit=0
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=job.config.training.keep),
+            # Rank 0 removes old ones: it keeps the best beside the newest.
+            checkpoint_config=CheckpointConfig(num_to_keep=None),
         ),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -187,9 +187,16 @@ def checkpoint_name(images_seen: int) -> str:
     return f"images-{images_seen:09d}"
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest ``keep`` checkpoints and left-over temporaries."""
-    for path in [*checkpoints(folder)[:-keep], *folder.glob("images-*.tmp-*")]:
+def prune(folder: Path, keep: int, also: Collection[str] = ()) -> None:
+    """Removes all but the newest ``keep`` checkpoints, and left-over temporaries.
+
+    Args:
+        folder: Of the run.
+        keep: How many of the newest stay.
+        also: Names of older ones that stay.
+    """
+    old = [path for path in checkpoints(folder)[:-keep] if path.name not in also]
+    for path in [*old, *folder.glob("images-*.tmp-*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 

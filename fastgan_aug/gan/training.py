@@ -100,6 +100,9 @@ class Observer(Protocol):
     def checkpoint(self, state: TrainState) -> None:
         """A checkpoint is due."""
 
+    def enough(self) -> bool:
+        """Asked at the start and after every checkpoint: one worker's yes ends the training."""
+
 
 def new_state(
     network: NetworkConfig, training: TrainingConfig, condition: int, device: torch.device
@@ -268,7 +271,8 @@ def train(
     """Trains from ``state`` until ``training.images`` images were seen.
 
     The observer is told of the losses every ``log_every`` images and of a due checkpoint every
-    ``checkpoint_every`` images and at the end, whatever the number of workers.
+    ``checkpoint_every`` images and at the end, whatever the number of workers. It may end the
+    training early, at a checkpoint.
 
     Raises:
         TrainingDiverged: a loss is not finite or beyond ``loss_limit``, or a weight is not finite.
@@ -286,7 +290,8 @@ def train(
         )
     device = data.images.device
     total, since, begun = torch.zeros(4, device=device), 0, time.perf_counter()
-    while state.images_seen < training.images:
+    enough = _any(observer.enough(), share, device)
+    while state.images_seen < training.images and not enough:
         seen = state.images_seen
         batch = draw_batch(data, augmentation, training, state.generator, seen, share)
         total += train_step(state, batch, training, share)  # stays on the device: no waiting
@@ -302,8 +307,17 @@ def train(
         if due:
             _check_weights(state)
             observer.checkpoint(state)
+            enough = _any(observer.enough(), share, device)
             begun = time.perf_counter()
     return state
+
+
+def _any(mine: bool, share: Share, device: torch.device) -> bool:
+    """Whether any worker says yes: all leave the loop at the same step, or none does."""
+    votes = torch.full((1,), float(mine), device=device)
+    if share.world > 1:
+        share.average([votes])
+    return bool(votes.item() > 0)
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

@@ -2,9 +2,15 @@
 
 The paper defines neither mask nor midline. Here the mask is the filled, largest connected
 component above a share of the maximum, so that infarcts and white matter stay inside; the midline
-is the mask's geometric symmetry axis, because a lesion would move a count-weighted centroid to
-the healthy side. Where a slice falls into several parts (the temporal poles beside the cerebellum),
-the largest component may take in one side's part and not the other's: log LR then has a heavy tail.
+is a geometric symmetry axis, because a lesion would move a count-weighted centroid to the healthy
+side. Left over right is taken inside a body that is the same on both sides: every large part above
+the threshold, and its mirror image. Without the mirror image a slice that falls into several parts
+(the temporal poles beside the cerebellum) counts one side's part and not the other's; with the
+axis of the mask itself a deep lesion at the rim leaves the mask, moves the axis to the healthy side
+and hides. The axis is therefore the outline's, at half the threshold, where little is lost.
+On a phantom, SD of log LR of normal slices by level: 0.207, 0.047 and 0.056 by the mask alone,
+0.079, 0.036 and 0.046 by the body; planted losses of 10 to 60 % are found to 97-103 % at levels
+where the mask alone found 30-100 %, or the wrong side.
 """
 
 from __future__ import annotations
@@ -23,6 +29,8 @@ from fastgan_aug.errors import DataError
 # Connects pixels to their four neighbours within a slice (axes 1, 2), never to the next slice.
 _IN_PLANE = np.zeros((3, 3, 3), np.bool_)
 _IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
+PART_OF_BODY = 0.1
+"""Least size of a part of the body, of the largest one's: a temporal pole is one, noise is not."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +81,41 @@ def masks(images: NDArray[np.float32], threshold: float = 0.3) -> NDArray[np.boo
     Raises:
         DataError: the images are not (N, S, S).
     """
+    return _components(images, threshold, None)
+
+
+def _check_square(images: NDArray[np.float32]) -> None:
     if images.ndim != 3 or images.shape[1] != images.shape[2]:
         raise DataError(f"the images have shape {images.shape}", allowed="(N, S, S)")
+
+
+def _components(
+    images: NDArray[np.float32], threshold: float, least: float | None
+) -> NDArray[np.bool_]:
+    """The largest component of each slice, or all of at least ``least`` of its size; filled."""
+    _check_square(images)
     if len(images) == 0:
         return np.zeros(images.shape, np.bool_)
     above = images > threshold * images.max(axis=(1, 2), keepdims=True)
     labels, found = ndimage.label(above, _IN_PLANE)
     sizes = np.bincount(labels.ravel(), minlength=found + 1)
     sizes[0] = 0
-    largest = _largest_label(labels, sizes)
-    body = (labels == largest[:, None, None]) & above
-    return np.asarray(ndimage.binary_fill_holes(body, _IN_PLANE), np.bool_)
+    if least is None:
+        body = (labels == _largest_label(labels, sizes)[:, None, None]) & above
+    else:
+        size = sizes[labels]
+        body = (size >= least * size.max(axis=(1, 2), keepdims=True)) & above
+    return _filled(body)
+
+
+def _filled(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With every background component that does not reach the picture's border."""
+    labels, found = ndimage.label(~body, _IN_PLANE)
+    outside = np.zeros(found + 1, np.bool_)
+    for border in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
+        outside[border] = True
+    outside[0] = False
+    return np.asarray(~outside[labels])
 
 
 def _largest_label(labels: NDArray[np.int32], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -105,13 +137,18 @@ def symmetry_axes(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     Returns:
         (N,) column, 0 to S - 1; ties give their mean. The middle column for an empty mask.
     """
-    size = mask.shape[-1]
-    spectrum = np.fft.rfft(mask.astype(np.float64), 2 * size, axis=2)
-    convolution = np.fft.irfft((spectrum**2).sum(axis=1), 2 * size, axis=1)[:, : 2 * size - 1]
-    overlap = np.rint(convolution)
+    overlap = np.rint(_overlap(mask))
     best = overlap == overlap.max(axis=1, keepdims=True)
-    twice = (best * np.arange(2 * size - 1)).sum(axis=1) / best.sum(axis=1)
+    twice = (best * np.arange(overlap.shape[1])).sum(axis=1) / best.sum(axis=1)
     return np.asarray(twice / 2)
+
+
+def _overlap(images: NDArray[np.generic]) -> NDArray[np.float64]:
+    """(N, 2 S - 1) product of each slice with its mirror image about column k / 2, summed."""
+    size = images.shape[-1]
+    spectrum = np.fft.rfft(images.astype(np.float64), 2 * size, axis=2)
+    overlap = np.fft.irfft((spectrum**2).sum(axis=1), 2 * size, axis=1)
+    return np.asarray(overlap[:, : 2 * size - 1], np.float64)
 
 
 def mean_counts(images: NDArray[np.float32], threshold: float = 0.3) -> NDArray[np.float64]:
@@ -133,23 +170,116 @@ def _masked_mean(images: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArra
 
 
 def left_right_ratio(images: NDArray[np.float32], threshold: float = 0.3) -> NDArray[np.float64]:
-    """LR: counts on the patient's left over those on the right, inside the mask.
+    """LR: counts on the patient's left over those on the right, inside the symmetric body.
 
-    Column 0 is the patient's right, so left is the half with the higher columns. The column that
+    Column 0 is the patient's right, so left is the half with the higher columns. A column that
     the axis cuts is shared between the halves.
 
     Args:
         images: (N, S, S) in [0, 1], normalised counts.
-        threshold: Of the mask.
+        threshold: Of the body.
 
     Returns:
         (N,) positive; NaN for a blank slice or an empty half.
+
+    Raises:
+        DataError: the images are not (N, S, S).
     """
-    mask = masks(images, threshold)
-    columns = (images * mask).sum(axis=1, dtype=np.float64)
-    axis = symmetry_axes(mask)[:, None]
-    right = np.clip(axis - (np.arange(images.shape[-1]) - 0.5), 0, 1)
+    axis = midlines(images, threshold)
+    return left_over_right(images, axis, symmetric_bodies(images, axis, threshold))
+
+
+def left_over_right(
+    images: NDArray[np.float32], axis: NDArray[np.float64], body: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """``left_right_ratio`` where axis and body are known.
+
+    Args:
+        images: (N, S, S) in [0, 1].
+        axis: (N,) of ``midlines``.
+        body: (N, S, S) of ``symmetric_bodies``.
+
+    Returns:
+        (N,) positive; NaN for an empty half.
+    """
+    columns = (images * body).sum(axis=1, dtype=np.float64)
+    right = np.clip(axis[:, None] - (np.arange(images.shape[-1]) - 0.5), 0, 1)
     return _ratio((columns * (1 - right)).sum(axis=1), (columns * right).sum(axis=1))
+
+
+def midlines(images: NDArray[np.float32], threshold: float = 0.3) -> NDArray[np.float64]:
+    """The column about which each slice's outline is the most symmetric, finer than a pixel.
+
+    The outline is the slice in units of half the threshold, cut off at 1: flat inside, so that no
+    lesion above that level moves it, and soft at its rim. The overlap with its mirror image is
+    interpolated by a parabola.
+
+    Args:
+        images: (N, S, S) non-negative counts.
+        threshold: Share of each slice's own maximum, in (0, 1).
+
+    Returns:
+        (N,) column, 0 to S - 1; the middle one for a blank slice.
+
+    Raises:
+        DataError: the images are not (N, S, S).
+    """
+    _check_square(images)
+    size, peak = images.shape[-1], images.max(axis=(1, 2), initial=0.0, keepdims=True)
+    outline = np.minimum(images / np.where(peak > 0, threshold / 2 * peak, 1), 1)
+    overlap = _overlap(outline)
+    best = np.clip(overlap.argmax(axis=1), 1, 2 * size - 3)
+    before, at, after = (overlap[np.arange(len(best)), best + k] for k in (-1, 0, 1))
+    bend = before - 2 * at + after
+    step = np.where(bend < 0, (before - after) / np.where(bend < 0, 2 * bend, 1), 0)
+    found = (best + np.clip(step, -1, 1)) / 2
+    return np.asarray(np.where(peak[:, 0, 0] > 0, found, (size - 1) / 2), np.float64)
+
+
+def symmetric_bodies(
+    images: NDArray[np.float32], axis: NDArray[np.float64], threshold: float = 0.3
+) -> NDArray[np.float32]:
+    """What lies above the threshold on either side, the same on both.
+
+    All connected components of at least a tenth of the largest one's size, holes filled, and
+    their mirror image: what a lesion has taken below the threshold still belongs to the body.
+
+    Args:
+        images: (N, S, S) non-negative counts.
+        axis: (N,) of ``midlines``.
+        threshold: Share of each slice's own maximum, in (0, 1).
+
+    Returns:
+        (N, S, S) weights in [0, 1]; in between only where the axis makes the mirror image end
+        within a pixel.
+
+    Raises:
+        DataError: the images are not (N, S, S).
+    """
+    one = _components(images, threshold, PART_OF_BODY).astype(np.float32)
+    return np.maximum(one, mirrored(one, axis))
+
+
+def mirrored(images: NDArray[np.float32], axis: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Each slice's mirror image about its axis, linear between columns, 0 beyond the picture.
+
+    Args:
+        images: (N, S, S).
+        axis: (N,) column.
+
+    Returns:
+        (N, S, S).
+    """
+    size = images.shape[-1]
+    source = 2 * axis[:, None] - np.arange(size)
+    below = np.floor(source).astype(np.int64)
+    share = (source - below).astype(np.float32)
+    found = np.zeros_like(images)
+    for column, weight in ((below, 1 - share), (below + 1, share)):
+        weight = np.where((column >= 0) & (column < size), weight, 0).astype(np.float32)
+        place = np.clip(column, 0, size - 1)[:, None, :]
+        found += np.take_along_axis(images, place, axis=2) * weight[:, None, :]
+    return found
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

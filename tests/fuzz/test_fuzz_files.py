@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastgan_aug.data import dicom_reader
-from fastgan_aug.data.dicom_worker import DicomWorker
-from fastgan_aug.data.nifti import read_header, read_volume
-from fastgan_aug.data.pictures import IMAGE_SUFFIXES, read_picture
+from fastgan_aug.data.importers import dicom_reader
+from fastgan_aug.data.importers.dicom_worker import DicomWorker
+from fastgan_aug.data.importers.nifti import read_header, read_volume
+from fastgan_aug.data.importers.pictures import IMAGE_SUFFIXES, read_picture
 from fastgan_aug.errors import DataError, UnreadableImage
 
 SEEDS = Path(__file__).parent / "seeds"

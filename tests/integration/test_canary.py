@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 from fastgan_aug.cli.main import app
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.dicom import import_dicom
-from fastgan_aug.data.export import FORMATS, export
-from fastgan_aug.data.folder import import_folder
-from fastgan_aug.data.importing import Import
-from fastgan_aug.data.nifti import import_nifti
-from fastgan_aug.data.npz import import_npz
+from fastgan_aug.data.exporters.export import FORMATS, export
+from fastgan_aug.data.importers.dicom import import_dicom
+from fastgan_aug.data.importers.folder import import_folder
+from fastgan_aug.data.importers.importing import Import
+from fastgan_aug.data.importers.nifti import import_nifti
+from fastgan_aug.data.importers.npz import import_npz
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.data.withdrawal import without_patient
 from fastgan_aug.errors import DataError, FastGANAugError

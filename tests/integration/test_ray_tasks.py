@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.phantom import PhantomConfig, write_phantom
+from fastgan_aug.data.phantom.population import PhantomConfig, write_phantom
 from fastgan_aug.engines.ray_cluster import ray_cluster
 from fastgan_aug.engines.tasks import map_on_ray
 from fastgan_aug.errors import DataError

@@ -7,11 +7,11 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["fastgan_aug.data.dicom_reader", "pydicom"]):
+with atheris.instrument_imports(include=["fastgan_aug.data.importers.dicom_reader", "pydicom"]):
     import pydicom.pixels  # imported late by the reader: it would not be instrumented
     import pydicom.pixels.decoders.rle  # noqa: F401
 
-    from fastgan_aug.data import dicom_reader
+    from fastgan_aug.data.importers import dicom_reader
 
 
 def one(data: bytes) -> None:

@@ -11,7 +11,7 @@ import atheris
 with atheris.instrument_imports(include=["fastgan_aug.data", "nibabel"]):
     import nibabel.nifti2  # noqa: F401 imported late by the reader
 
-    from fastgan_aug.data.nifti import read_header, read_volume
+    from fastgan_aug.data.importers.nifti import read_header, read_volume
     from fastgan_aug.errors import DataError
 
 PATH = Path(tempfile.mkdtemp(prefix="fuzz-")) / "a.nii"

@@ -13,7 +13,7 @@ with atheris.instrument_imports(include=["fastgan_aug.data", "PIL"]):
     import PIL.PngImagePlugin  # imported late by the reader
     import PIL.TiffImagePlugin  # noqa: F401
 
-    from fastgan_aug.data.pictures import IMAGE_SUFFIXES, read_picture
+    from fastgan_aug.data.importers.pictures import IMAGE_SUFFIXES, read_picture
     from fastgan_aug.errors import UnreadableImage
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))

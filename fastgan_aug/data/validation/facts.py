@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.finding import ERROR, NOTE, WARNING, Finding, name_rows, plural
 from fastgan_aug.data.schema import BY_PATIENT, RADIOLOGICAL, UNKEYED
+from fastgan_aug.data.validation.finding import ERROR, NOTE, WARNING, Finding, name_rows, plural
 
 GIVEN_SPLIT = "given_split"  # column of data that came with a split of its own
 

@@ -165,15 +165,15 @@ def _marked(dataset: Dataset, provenance: Mapping[str, Any]) -> Dataset:
 def _writer(file_format: str) -> Writer:
     """The writer; only the libraries of the format asked for are loaded."""
     if file_format == "png":
-        from fastgan_aug.data.export_png import write_png
+        from fastgan_aug.data.exporters.png import write_png
 
         return write_png
     if file_format == "nifti":
-        from fastgan_aug.data.export_nifti import write_nifti
+        from fastgan_aug.data.exporters.nifti import write_nifti
 
         return write_nifti
     if file_format == "dicom":
-        from fastgan_aug.data.export_dicom import write_dicom
+        from fastgan_aug.data.exporters.dicom import write_dicom
 
         return write_dicom
     return _write_npz if file_format == "npz" else _write_parquet

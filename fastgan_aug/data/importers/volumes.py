@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.data.gathering import Gathered, Progress
-from fastgan_aug.data.importing import Item
-from fastgan_aug.data.labels import Label
-from fastgan_aug.data.resample import cut_share, fit_field, normalise, remarks
+from fastgan_aug.data.importers.gathering import Gathered, Progress
+from fastgan_aug.data.importers.importing import Item
+from fastgan_aug.data.importers.labels import Label
+from fastgan_aug.data.importers.resample import cut_share, fit_field, normalise, remarks
 from fastgan_aug.data.schema import ADJACENT_MM
 from fastgan_aug.errors import DataError
 

@@ -16,13 +16,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.data.dicom_reader import IDENTIFIABLE
-from fastgan_aug.data.volumes import MAX_BYTES
+from fastgan_aug.data.importers.dicom_reader import IDENTIFIABLE
+from fastgan_aug.data.importers.volumes import MAX_BYTES
 from fastgan_aug.errors import DataError, IdentifiableData
 
 SECONDS = 60.0
 _MAX_LINE = 2**20
-_PROGRAM = "from fastgan_aug.data.dicom_reader import main; main()"
+_PROGRAM = "from fastgan_aug.data.importers.dicom_reader import main; main()"
 
 
 class DicomWorker:

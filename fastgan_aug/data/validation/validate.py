@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.finding import ERROR, Finding, by_severity
-from fastgan_aug.data.validate_cells import check_cells
-from fastgan_aug.data.validate_copies import check_copies
-from fastgan_aug.data.validate_facts import check_facts
-from fastgan_aug.data.validate_images import check_images
-from fastgan_aug.data.validate_sides import check_sides
+from fastgan_aug.data.validation.cells import check_cells
+from fastgan_aug.data.validation.copies import check_copies
+from fastgan_aug.data.validation.facts import check_facts
+from fastgan_aug.data.validation.finding import ERROR, Finding, by_severity
+from fastgan_aug.data.validation.images import check_images
+from fastgan_aug.data.validation.sides import check_sides
 from fastgan_aug.errors import InvalidDataset
 
 _ERRORS_NAMED = 5

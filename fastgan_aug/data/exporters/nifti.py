@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.export import NOTICE, row_facts, write_labels
+from fastgan_aug.data.exporters.export import NOTICE, row_facts, write_labels
+from fastgan_aug.data.exporters.stacks import Stack, stacks
 from fastgan_aug.data.schema import RADIOLOGICAL, DatasetMeta
-from fastgan_aug.data.stacks import Stack, stacks
 
 COMMENT = 6  # extension code of plain text (nifti1.h, NIFTI_ECODE_COMMENT)
 ALIGNED, UNKNOWN = 2, 0  # coordinates of some scanner or phantom; no coordinates

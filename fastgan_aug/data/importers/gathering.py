@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.importing import Item
+from fastgan_aug.data.importers.importing import Item
 from fastgan_aug.data.schema import DatasetMeta
 
 Progress = Callable[[int, int], None]  # done, of how many

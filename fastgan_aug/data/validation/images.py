@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.finding import ERROR, WARNING, Finding, name_rows, plural
-from fastgan_aug.data.flips import flipped_slices
+from fastgan_aug.data.validation.finding import ERROR, WARNING, Finding, name_rows, plural
+from fastgan_aug.data.validation.flips import flipped_slices
 from fastgan_aug.quality.counts import masks
 
 # Counts have one hottest pixel. Rounding to 8 bits makes up to four of them (real slices), a

@@ -15,12 +15,16 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.data.gathering import Gathered, Progress, in_order, numbered_files
-from fastgan_aug.data.importing import Import, Item
-from fastgan_aug.data.labels import Label, one_value, read_labels, require_once, require_patients
-from fastgan_aug.data.pseudonyms import PseudonymKey
-from fastgan_aug.data.schema import RADIOLOGICAL, UNVERIFIED, DatasetMeta
-from fastgan_aug.data.volumes import (
+from fastgan_aug.data.importers.gathering import Gathered, Progress, in_order, numbered_files
+from fastgan_aug.data.importers.importing import Import, Item
+from fastgan_aug.data.importers.labels import (
+    Label,
+    one_value,
+    read_labels,
+    require_once,
+    require_patients,
+)
+from fastgan_aug.data.importers.volumes import (
     SLICE_COLUMN,
     Source,
     Volume,
@@ -30,6 +34,8 @@ from fastgan_aug.data.volumes import (
     radiological,
     take_volumes,
 )
+from fastgan_aug.data.pseudonyms import PseudonymKey
+from fastgan_aug.data.schema import RADIOLOGICAL, UNVERIFIED, DatasetMeta
 from fastgan_aug.errors import DataError, MissingPatientIds
 
 SUFFIXES = (".nii", ".nii.gz")

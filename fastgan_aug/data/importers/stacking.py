@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.data.volumes import MAX_TILT_DEGREES, Volume, check_voxels, radiological
+from fastgan_aug.data.importers.volumes import MAX_TILT_DEGREES, Volume, check_voxels, radiological
 from fastgan_aug.errors import DataError
 
 _SHIFT_MM = 1.0  # how far slices may lie beside their common normal

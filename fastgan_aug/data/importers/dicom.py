@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.data.dicom_worker import DicomWorker
-from fastgan_aug.data.gathering import Gathered, Progress, in_order, numbered_files
-from fastgan_aug.data.importing import Import, Item
-from fastgan_aug.data.labels import (
+from fastgan_aug.data.exporters.export import PROVENANCE
+from fastgan_aug.data.importers.dicom_worker import DicomWorker
+from fastgan_aug.data.importers.gathering import Gathered, Progress, in_order, numbered_files
+from fastgan_aug.data.importers.importing import Import, Item
+from fastgan_aug.data.importers.labels import (
     Label,
     Labels,
     labels_path,
@@ -23,10 +24,16 @@ from fastgan_aug.data.labels import (
     require_once,
     require_patients,
 )
+from fastgan_aug.data.importers.stacking import Stack, stack
+from fastgan_aug.data.importers.volumes import (
+    SLICE_COLUMN,
+    Source,
+    Volume,
+    common_pixel,
+    take_volumes,
+)
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.data.schema import DatasetMeta
-from fastgan_aug.data.stacking import Stack, stack
-from fastgan_aug.data.volumes import SLICE_COLUMN, Source, Volume, common_pixel, take_volumes
 from fastgan_aug.errors import DataError, MissingPatientIds
 
 _LOST = "it was compressed with losses before: counts are not what was measured"
@@ -127,10 +134,10 @@ class _Found:
         self.warnings: list[str] = []
 
     def look_at_all(self, labels: Path, progress: Progress | None) -> None:
-        """Reads the header of every file but the labels."""
+        """Reads the header of every file but the labels and what an export puts beside them."""
         files = numbered_files(self.root)
         for done, (number, path) in enumerate(files, 1):
-            if not _is_same(path, labels):
+            if not _is_same(path, labels) and path.name != PROVENANCE:
                 self._look_at(number, path)
             if progress:
                 progress(done, len(files))

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.finding import ERROR, NOTE, WARNING, Finding, plural
 from fastgan_aug.data.schema import BY_PATIENT
+from fastgan_aug.data.validation.finding import ERROR, NOTE, WARNING, Finding, plural
 
 # The smallest cell of the published training set has 44 slices. Below about ten, a generator can
 # only repeat what it saw, and a test share of a fifth holds one or two slices: no figure is left.

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.finding import ERROR, NOTE, WARNING, Finding, Severity, plural
 from fastgan_aug.data.near_duplicates import MOST_PAIRS, Copy, find_copies
 from fastgan_aug.data.schema import BY_PATIENT
+from fastgan_aug.data.validation.finding import ERROR, NOTE, WARNING, Finding, Severity, plural
 
 _PAIRS_NAMED = 3
 # What is said of each kind of copy: severity, code, what, advice.

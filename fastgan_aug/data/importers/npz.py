@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.importing import Import, Item
+from fastgan_aug.data.importers.importing import Import, Item
+from fastgan_aug.data.importers.resample import area_mean, normalise
 from fastgan_aug.data.pseudonyms import PseudonymKey
-from fastgan_aug.data.resample import area_mean, normalise
 from fastgan_aug.data.schema import OWN_COLUMNS, UNGROUPED, UNKEYED, UNVERIFIED, DatasetMeta
 from fastgan_aug.errors import DataError, UnknownFactorValue, UnreadableImage
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.export import NOTICE, row_facts, write_labels
+from fastgan_aug.data.exporters.export import NOTICE, row_facts, write_labels
+from fastgan_aug.data.exporters.stacks import Stack, stacks
 from fastgan_aug.data.schema import RADIOLOGICAL
-from fastgan_aug.data.stacks import Stack, stacks
 
 if TYPE_CHECKING:
     import pydicom

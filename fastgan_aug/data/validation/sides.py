@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.finding import ERROR, NOTE, Finding, plural
 from fastgan_aug.data.pseudonyms import check_comparable
 from fastgan_aug.data.schema import BY_PATIENT
+from fastgan_aug.data.validation.finding import ERROR, NOTE, Finding, plural
 from fastgan_aug.errors import PseudonymKeysDiffer
 
 

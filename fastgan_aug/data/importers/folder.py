@@ -10,18 +10,24 @@ from pathlib import Path
 import numpy as np
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.gathering import Gathered, Progress
-from fastgan_aug.data.importing import Import, Item
-from fastgan_aug.data.labels import (
+from fastgan_aug.data.importers.gathering import Gathered, Progress
+from fastgan_aug.data.importers.importing import Import, Item
+from fastgan_aug.data.importers.labels import (
     Label,
     Labels,
     read_labels,
     require_once,
     require_patients,
 )
-from fastgan_aug.data.pictures import read_picture
+from fastgan_aug.data.importers.pictures import read_picture
+from fastgan_aug.data.importers.resample import (
+    cut_share,
+    fit_field,
+    normalise,
+    remarks,
+    square_pixel,
+)
 from fastgan_aug.data.pseudonyms import PseudonymKey
-from fastgan_aug.data.resample import cut_share, fit_field, normalise, remarks, square_pixel
 from fastgan_aug.data.schema import (
     BY_PATIENT,
     RADIOLOGICAL,

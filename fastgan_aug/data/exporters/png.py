@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.export import NOTICE, row_facts, write_labels
-from fastgan_aug.data.stacks import slice_numbers
+from fastgan_aug.data.exporters.export import NOTICE, row_facts, write_labels
+from fastgan_aug.data.exporters.stacks import slice_numbers
 
 FULL = 65535  # the grey of 1.0
 

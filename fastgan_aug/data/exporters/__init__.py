@@ -1,0 +1,1 @@
+"""Writers of synthetic slices: Parquet, NPZ, PNG, NIfTI and DICOM, always marked."""

@@ -1,0 +1,1 @@
+"""Readers of DICOM, NIfTI, folders of images and NPZ archives."""

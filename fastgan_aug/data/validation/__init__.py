@@ -1,0 +1,1 @@
+"""What a data set must not hold, and what one should know of it."""

@@ -1,0 +1,130 @@
+"""Faithfulness both ways, cell by cell: is a slice recognised as the cell it was made for?
+
+A classifier of the cells that learnt from real slices looks at synthetic ones, and one that learnt
+from synthetic slices looks at real ones of patients nobody trained on. A generator that ignores
+its condition fails the first; one that makes each cell a caricature passes the first and fails the
+second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from fastgan_aug.errors import DataError
+from fastgan_aug.quality.classifier import Classifier, fit_classifier
+from fastgan_aug.quality.metric import OVERALL, Metric
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Slices with their cells.
+
+    Attributes:
+        images: (N, S, S) float32 in [0, 1].
+        cells: (N,) position of each one's cell in the space.
+    """
+
+    images: NDArray[np.float32]
+    cells: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A classifier of the cells it was fitted on.
+
+    Attributes:
+        classifier: Its class i is the cell ``cells[i]``.
+        cells: (C,) positions of the cells in the space, ascending.
+    """
+
+    classifier: Classifier
+    cells: NDArray[np.int64]
+
+    def hits(self, pictures: Pictures) -> NDArray[np.bool_]:
+        """(N,) whether each slice is recognised as its own cell."""
+        found = self.cells[self.classifier.predict(pictures.images)]
+        return np.asarray(found == pictures.cells)
+
+
+def fit_recogniser(
+    pictures: Pictures, *, seed: int, steps: int, batch: int, learning_rate: float, width: int
+) -> Recogniser:
+    """Fits a classifier of the cells, every cell drawn equally often.
+
+    Raises:
+        DataError: no slice.
+    """
+    if not len(pictures.cells):
+        raise DataError("there is no slice to learn from", do="give slices of the cells")
+    cells, labels = np.unique(pictures.cells, return_inverse=True)
+    classifier = fit_classifier(
+        pictures.images,
+        np.asarray(labels, np.int64),
+        len(cells),
+        seed=seed,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        width=width,
+        sampling=1.0 / np.bincount(labels)[labels],
+    )
+    return Recogniser(classifier, cells)
+
+
+def recognition_metrics(
+    by_real: Recogniser,
+    by_synthetic: Recogniser,
+    real: Pictures,
+    synthetic: Pictures,
+    names: Sequence[str],
+    *,
+    delta: float,
+) -> list[Metric]:
+    """``real_on_synthetic`` and ``synthetic_on_real``, each beside real on real as its floor.
+
+    Overall is the mean over cells, so that rare cells count as much; it alone has a bound, the
+    floor less ``delta``. Cells have exact binomial intervals.
+
+    Args:
+        by_real: Fitted on real slices of the training patients.
+        by_synthetic: Fitted on synthetic slices.
+        real: Real slices of other patients.
+        synthetic: Synthetic slices that ``by_synthetic`` was not fitted on.
+        names: Of the space's cells.
+        delta: Lost recall that still passes.
+    """
+    hits = {
+        "floor": (real.cells, by_real.hits(real)),
+        "real_on_synthetic": (synthetic.cells, by_real.hits(synthetic)),
+        "synthetic_on_real": (real.cells, by_synthetic.hits(real)),
+    }
+    shared = np.intersect1d(real.cells, synthetic.cells)
+    shared = np.intersect1d(shared, np.intersect1d(by_real.cells, by_synthetic.cells))
+    if not len(shared):
+        return []
+    recalls = {k: [right[of == c] for c in shared] for k, (of, right) in hits.items()}
+    floors = [float(r.mean()) for r in recalls.pop("floor")]
+    found: list[Metric] = []
+    for name, rights in recalls.items():
+        overall = float(np.mean([r.mean() for r in rights]))
+        floor = float(np.mean(floors))
+        n = sum(map(len, rights))
+        note = "mean over cells of the share recognised; floor: real-trained on real"
+        found.append(Metric(name, OVERALL, overall, n, floor=floor, bound=floor - delta,
+                            lower=True, note=note))  # fmt: skip
+        found += [
+            _cell_metric(name, names[int(cell)], right, own)
+            for cell, right, own in zip(shared, rights, floors, strict=True)
+        ]
+    return found
+
+
+def _cell_metric(name: str, cell: str, right: NDArray[np.bool_], floor: float) -> Metric:
+    interval = stats.binomtest(int(right.sum()), len(right)).proportion_ci()
+    return Metric(name, cell, float(right.mean()), len(right), low=float(interval.low),
+                  high=float(interval.high), floor=floor, lower=True)  # fmt: skip
