@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.phantom.population import PhantomConfig
@@ -76,6 +76,13 @@ class SelectionConfig(_Section):
     validation_fraction: float = Field(0.0, ge=0, lt=1)
     best: int = Field(1, ge=0)
     patience: int = Field(0, ge=0)
+
+    @field_validator("samples")
+    @classmethod
+    def _several(cls, samples: int) -> int:
+        if samples == 1:
+            raise ValueError("one image has no distance to another; allowed: 0, or 2 or more")
+        return samples
 
 
 class TrackingConfig(_Section):

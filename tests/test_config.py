@@ -91,5 +91,6 @@ def test_the_phantom_is_recorded_only_where_it_is_drawn() -> None:
 
 
 def test_a_missing_configuration_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match="demo, generic, phantom-second-scanner, werner2022-a"):
+    names = "demo, generic, phantom-second-scanner, reproduce-a, reproduce-b, werner2022-a"
+    with pytest.raises(ConfigError, match=names):
         load_config("nowhere")

@@ -13,9 +13,13 @@ from fastgan_aug.errors import DataError, UnknownCell
 from fastgan_aug.quality.counts import (
     counts_table,
     laterality_note,
+    left_over_right,
     left_right_ratio,
     masks,
     mean_counts,
+    midlines,
+    mirrored,
+    symmetric_bodies,
     symmetry_axes,
 )
 
@@ -139,3 +143,45 @@ def test_unverified_laterality_is_said(toy: Dataset) -> None:
     assert "unverified" in laterality_note(toy.meta)
     known = dataclasses.replace(toy.meta, laterality="radiological")
     assert "patient's left" in laterality_note(known)
+
+
+def test_the_body_is_the_same_on_both_sides_and_takes_in_what_a_lesion_took() -> None:
+    images = heads()
+    images[:, 24:40, 40:] *= 0.1  # far below the threshold, at the rim
+    axis = midlines(images)
+    body = symmetric_bodies(images, axis)
+    assert mirrored(body, axis) == pytest.approx(body, abs=0.51)  # a pixel the axis cuts: linear
+    assert (body > 0.5).sum() > masks(images).sum()
+    assert (body[masks(images)] == 1).all()
+
+
+@pytest.mark.parametrize("depth", [0.3, 0.6, 0.9])
+def test_a_deep_lesion_at_the_rim_neither_moves_the_midline_nor_hides(depth: float) -> None:
+    """By the axis of the mask itself a loss of 60 % at the rim once was found on the other side."""
+    images = heads()
+    x = np.arange(64) - midlines(images)[:, None]
+    lateral = np.zeros_like(images)
+    lateral[:, 20:44] = ((x > 8) & (x < 17))[:, None, :]
+    lesioned = (images * (1 - depth * lateral)).astype(np.float32)
+    axis, body = midlines(images), symmetric_bodies(images, midlines(images))
+    wanted = np.log(left_over_right(lesioned, axis, body))
+    found = np.log(left_right_ratio(lesioned))
+    assert found.mean() == pytest.approx(wanted.mean(), rel=0.15)
+    if depth < 0.85:  # beyond, the outline itself is gone
+        assert np.abs(midlines(lesioned) - axis).max() < 0.2
+
+
+def test_midlines_are_found_finer_than_a_pixel() -> None:
+    y, x = np.mgrid[:64, :64]
+    centres = np.asarray([31.5, 31.6, 31.75, 32.0, 32.3])
+    radius = np.hypot((x - centres[:, None, None]) / 18, (y - 31) / 24)
+    images = 1 / (1 + np.exp(20 * radius - 20))
+    assert midlines(images.astype(np.float32)) == pytest.approx(centres, abs=0.05)
+    assert midlines(np.zeros((1, 64, 64), np.float32)) == pytest.approx([31.5])
+
+
+def test_mirroring_twice_about_a_pixel_is_nothing() -> None:
+    images = heads()
+    axis = np.full(len(images), 31.5)
+    assert np.array_equal(mirrored(images, axis), images[..., ::-1])
+    assert np.array_equal(mirrored(mirrored(images, axis), axis), images)

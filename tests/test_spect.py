@@ -226,15 +226,25 @@ def test_collimator_blur(distance: float, expected: float):
 @pytest.mark.parametrize("name", ["demo", "phantom-second-scanner"])
 @pytest.mark.parametrize("column", [32, 42])
 def test_final_resolution(name: str, column: int):
-    """9-13 mm FWHM of a line source in water (plausible for brain SPECT); tolerance 0.5 mm."""
+    """9-13 mm FWHM of a hot line in warm water (plausible for brain SPECT). Tolerance: 0.6 mm.
+
+    OSEM is not linear: a line in air comes out narrower, a faint one on a warm ground wider.
+    """
     phantom = load_config(name).phantom or PhantomConfig()
     scanner = replace(phantom.scanner, scatter_error=0.0)
-    line = np.zeros((1, 64, 64), np.float32)
-    line[0, 32, column] = 1
-    taken = scanned(scanner, line, circle(1, 92 / scanner.pixel_mm), 1e9)
-    image = post_filter(scanner, reconstruct(scanner, taken))[0]
-    widths = [fwhm(p, scanner.pixel_mm) for p in (image[32], image[:, column])]
-    assert all(8.5 <= w <= 13.5 for w in widths), widths
+    water = disc(64, scanner.pixel_mm, 80)[None]
+    line = water.copy()
+    line[0, 32, column] += 20
+    heads = circle(1, 92 / scanner.pixel_mm)
+
+    def image(body: np.ndarray) -> np.ndarray:
+        taken = scanned(scanner, body / body.sum(), heads, 1e10)
+        found = post_filter(scanner, reconstruct(scanner, taken))[0]
+        return np.asarray(found * body.sum() / found.sum())
+
+    spread = image(line) - image(water)
+    widths = [fwhm(p, scanner.pixel_mm) for p in (spread[32], spread[:, column])]
+    assert all(8.4 <= w <= 13.6 for w in widths), widths
 
 
 # -- filters and settings ------------------------------------------------------------------------

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.spectrum import radial_power
+from fastgan_aug.quality.spectrum import dispersion_spectrum, radial_power
 
 
 def blob(size: int, sigma: float, row: float | None = None) -> np.ndarray:
@@ -61,3 +62,33 @@ def test_blank_slices_and_frequencies_beyond_nyquist_are_nan():
 def test_bad_input(shape: tuple[int, ...], pixel: float, frequency: float):
     with pytest.raises(DataError):
         radial_power(np.ones(shape, np.float32), pixel, [frequency])
+
+
+def test_dispersion_sums_to_the_variance_and_of_itself_is_one():
+    images = np.random.default_rng(0).uniform(0, 1, (30, 33, 33)).astype(np.float32)
+    for one in (images, images[:, :32, :32]):
+        found = dispersion_spectrum(one, one)
+        assert found.ratio == pytest.approx((1.0,) * 5)
+        variance = one.astype(np.float64).var(axis=0, ddof=1).mean()
+        assert sum(found.real) == pytest.approx(variance, rel=1e-5)
+
+
+def test_dispersion_tells_at_which_scale_diversity_is_missing():
+    random = np.random.default_rng(1)
+    real, made = (random.normal(0.5, 0.1, (200, 32, 32)).astype(np.float32) for _ in range(2))
+    blurred = dispersion_spectrum(ndimage.gaussian_filter(made, (0, 1, 1)), real).ratio
+    assert blurred[0] == pytest.approx(1, abs=0.15)
+    assert list(blurred) == sorted(blurred, reverse=True)
+    assert blurred[-1] < 0.05
+    # White noise has the same power everywhere; a shifted mean image is no diversity.
+    assert dispersion_spectrum(made + 0.3, real).ratio == pytest.approx((1.0,) * 5, abs=0.15)
+    half = real.mean(axis=0) + (made - made.mean(axis=0)) / 2
+    assert dispersion_spectrum(half, real).ratio == pytest.approx((0.25,) * 5, abs=0.05)
+
+
+def test_dispersion_of_poor_input():
+    one, flat = np.random.default_rng(2).random((1, 8, 8), np.float32), np.ones((4, 8, 8), "f4")
+    assert np.isnan(dispersion_spectrum(one, flat).ratio).all()
+    assert np.isnan(dispersion_spectrum(flat, flat).ratio).all()
+    with pytest.raises(DataError):
+        dispersion_spectrum(flat, np.ones((4, 9, 9), "f4"))

@@ -100,7 +100,8 @@ def test_hedges_g_by_hand(sides):
     pooled = ((36 * one.var(ddof=1) + 51 * other.var(ddof=1)) / 87) ** 0.5
     g = (1 - 3 / (4 * 87 - 1)) * (one.mean() - other.mean()) / pooled
     error = (1 / 37 + 1 / 52 + g**2 / (2 * 89)) ** 0.5
-    assert (got.g, got.low, got.high) == pytest.approx((g, g - 1.959964 * error, g + 1.959964 * error))
+    half = 1.959964 * error
+    assert (got.g, got.low, got.high) == pytest.approx((g, g - half, g + half))
     wide = hedges_g(mean_of(one), mean_of(np.repeat(other, 4), np.repeat(np.arange(52), 4)))
     assert wide.high - wide.low == pytest.approx(got.high - got.low, rel=0.03)
 

@@ -32,9 +32,14 @@ Example:
 """
 PROMOTE = """Move the alias `champion`, which the service takes by default, to a version.
 
-Example:
+Only a version whose quality report says PASS: `fastgan-aug evaluate` makes it. A person may
+override that; name and reason are written on the version.
 
-  fastgan-aug promote 3 --by "A. Person" --reason "counts within 1 % in every cell"
+Examples:
+
+  fastgan-aug promote 3 --by "A. Person" --reason "PASS, and more varied than 2" --expect 2
+
+  fastgan-aug promote 4 --by "A. Person" --reason "for a trial of the machinery" --override
 """
 LINEAGE = """Print where a batch's images come from: version, run, configuration, data, commit.
 
@@ -74,7 +79,7 @@ def register_command(
     console = Console()
     console.print(f"registered  {version.uri}, alias {', '.join(version.aliases)}")
     console.print(
-        f"next        fastgan-aug promote {version.version} --by NAME --reason TEXT "
+        f"next        fastgan-aug evaluate {version.version} DATA "
         f"--model {model} --tracking-uri {without_password(uri)}",
         markup=False,
         soft_wrap=True,
@@ -87,15 +92,27 @@ def promote_command(
     reason: Annotated[str, typer.Option(help="Why it is better than the champion before.")],
     tracking_uri: TrackingUri,
     model: ModelName = "fastgan-aug",
+    override: Annotated[
+        bool,
+        typer.Option("--override", help="Promote without a PASS; it is recorded with your name."),
+    ] = False,
+    expect: Annotated[
+        str | None,
+        typer.Option(help="Version that is champion now, or `none`; refused if it is another."),
+    ] = None,
 ) -> None:
     """Moves the alias ``champion``, and writes on the version who did so and why."""
     from fastgan_aug.engines.mlflow_promotion import promote
 
-    champion = promote(model, version, tracking_uri, by=by, reason=reason)
-    before = champion.tags["promoted_over"]
-    Console().print(
-        f"champion    {champion.uri} (before: {before}), by {by}: {reason}", markup=False
+    champion = promote(
+        model, version, tracking_uri, by=by, reason=reason, override=override, expect=expect
     )
+    before = champion.tags["promoted_over"]
+    console = Console()
+    console.print(f"champion    {champion.uri} (before: {before}), by {by}: {reason}", markup=False)
+    overridden = champion.tags["promoted_override"]
+    if overridden != "no":
+        console.print(f"overridden  {overridden}", style="yellow", markup=False)
 
 
 def lineage_command(
@@ -182,7 +199,10 @@ def _tree(name: str, images: int, origin: Provenance, told: dict[str, Any]) -> T
     for label, value, registered in steps:
         branch = branch.add(f"{label:<11} {value}{_agreement(value, registered)}")
         if label == "version" and promoted:
-            branch.add(f"promoted by {promoted['promoted_by']}: {promoted['promoted_reason']}")
+            overridden = promoted.get("promoted_override", "no")
+            gate = "" if overridden == "no" else f" (overrode: {overridden})"
+            who = f"promoted by {promoted['promoted_by']}{gate}"
+            branch.add(f"{who}: {promoted['promoted_reason']}")
     return root
 
 

@@ -315,6 +315,9 @@ def scorer_of(job: FitJob, fitted: Dataset, validation: Dataset | None) -> Score
     """Scores, or where no samples are asked for only keeps the newest."""
     settings = job.config.selection
     judge = Judge(fitted, validation, settings.samples) if settings.samples else None
+    if judge is not None and not judge.cells:
+        log.warning("no cell has slices of two patients to be held against: nothing is scored")
+        judge = None
     return Scorer(job.folder, judge, settings, job.config.training.keep)
 
 

@@ -27,6 +27,8 @@ REPORT, PAGE = "report.json", "report.html"
 NOBODY = "none"
 """In place of a version's number where there is no champion."""
 _CLAIM = "champion_claim"
+_SHOWN = 3  # failed rules in a message
+_LONGEST = 1000  # of a tag; MLflow takes 5000
 
 
 def record_report(version: RegisteredVersion, folder: Path, uri: str) -> str:
@@ -156,34 +158,30 @@ def _gate(version: RegisteredVersion, uri: str, override: bool) -> str:
     Raises:
         GateRefused: it does not, and nobody overrides.
     """
-    step = (
-        "evaluate it with `fastgan-aug evaluate`, improve the model, or promote it all the same "
-        "with --override: your name and reason are recorded"
-    )
     try:
-        report = recorded_report(version, uri)
-        if report is not None and report.verdict.passed:
-            return "no"
-        if report is None:
-            refused = GateRefused(
-                f"{version.uri} has no quality report",
-                allowed="versions whose quality report passes",
-                do=step,
-            )
-            said = "no quality report"
-        else:
-            failed = [str(reason) for reason in report.verdict.failures]
-            refused = GateRefused(
-                f"the quality report of {version.uri} says {report.verdict}: " + "; ".join(failed),
-                allowed="versions whose quality report passes",
-                do=step,
-            )
-            said = f"quality {report.verdict}, {len(failed)} rules failed"
+        _require_pass(version, recorded_report(version, uri))
     except GateRefused as error:
-        refused, said = error, "a quality report that cannot be trusted"
-    if override:
-        return said
-    raise refused
+        if not override:
+            raise
+        return error.what[:_LONGEST]
+    return "no"
+
+
+def _require_pass(version: RegisteredVersion, report: QualityReport | None) -> None:
+    if report is not None and report.verdict.passed:
+        return
+    what = f"{version.uri} has no quality report"
+    if report is not None:
+        failures = report.verdict.failures
+        shown = "; ".join(map(str, failures[:_SHOWN]))
+        more = f"; and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
+        what = f"the quality report of {version.uri} says {report.verdict}: {shown}{more}"
+    raise GateRefused(
+        what,
+        allowed="versions whose quality report passes",
+        do="evaluate it (`fastgan-aug evaluate`) or train a better one; a person may promote it "
+        "all the same with --override, and name and reason are recorded",
+    )
 
 
 def _move(client: Any, model: str, version: str, previous: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastgan_aug.engines.mlflow_client import connect, registry_errors
 from fastgan_aug.engines.mlflow_upload import LOGGED, SHA_TAG, upload_version
-from fastgan_aug.errors import CheckpointError, ModelNotFound, RegistryError
+from fastgan_aug.errors import CheckpointError, ModelNotFound
 from fastgan_aug.gan.checkpoint import GENERATOR, META, read_meta
 from fastgan_aug.storage import replace_when_complete
 

@@ -111,16 +111,18 @@ def _ratio_metric(
     logs = [np.log(np.maximum(figure(mean_within_without(p)), 1e-12)) for p in (synthetic, real)]
     spread = np.exp(1.96 * jackknife(*logs))
     one = halves(real.first, RESPLITS, seed)
-    null = figure(mean_within(real, one)) / figure(mean_within(real, 1 - one))
+    below = figure(mean_within(real, 1 - one))
+    null = figure(mean_within(real, one)) / np.where(below > 0, below, np.nan)
+    known = null[np.isfinite(null)]
     ratio = value / reference if reference > 0 else float("nan")
     return Metric(
         name=name,
         cell=cell,
         value=ratio,
         n=int(synthetic.first.sum()),
-        low=ratio / spread,
-        high=ratio * spread,
-        floor=float(np.nanpercentile(null, 2.5)),
+        low=float(ratio / spread),
+        high=float(ratio * spread),
+        floor=float(np.percentile(known, 2.5)) if len(known) else None,
         bound=bound,
         lower=True,
         view=view,

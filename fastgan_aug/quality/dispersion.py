@@ -28,8 +28,9 @@ class SdRatio:
         synthetic: Mean over the region of the pixel-wise standard deviation (n - 1).
         real: As ``synthetic``.
         ratio: Synthetic over real; 1 is right, below it diversity is missing.
-        low: 2.5th percentile of the ratio over resamples of patients.
-        high: 97.5th percentile.
+        low: Lower end of its interval of level 0.95: a bootstrap over patients, reflected about
+            the ratio (on its logarithm).
+        high: Upper end.
     """
 
     region: str
@@ -52,6 +53,7 @@ def sd_ratios(
     """Compares the SD maps of one cell.
 
     The interval is a bootstrap over patients, on both sides: a patient is drawn with all slices.
+    It is a little short: with 40 patients of three slices it covers the truth 0.91 of the time.
 
     Args:
         synthetic: (M, S, S) slices of one cell.
@@ -80,7 +82,9 @@ def sd_ratios(
     one = _sd_means(synthetic[:, whole], synthetic_patients, parts, draws, seed)
     other = _sd_means(real[:, whole], real_patients, parts, draws, seed + 1)
     ratios = np.divide(one, other, out=np.full_like(one, np.nan), where=other > 0)
-    low, high = np.nanpercentile(np.where(other > 0, ratios, 0)[1:], (2.5, 97.5), axis=0)
+    tails = np.percentile(np.where(other > 0, ratios, 1)[1:], (97.5, 2.5), axis=0)
+    # Reflected: slices of one patient pull the SD down, and a resample pulls it down once more.
+    low, high = np.divide(ratios[0] ** 2, tails, out=np.full_like(tails, np.nan), where=tails > 0)
     return [
         SdRatio(region, *map(float, (one[0, i], other[0, i], ratios[0, i], low[i], high[i])))
         for i, region in enumerate(REGIONS)

@@ -198,11 +198,12 @@ def _depth_and_area(
     """The 95th percentile of the relative loss inside each body, and the share above 15 %."""
     loss = np.where(body, 1 - images / np.where(body, expected, 1), -np.inf)
     area = body.sum(axis=(1, 2))
-    ordered = -np.sort(-loss.reshape(len(images), -1), axis=1)
+    flat = loss.reshape(len(images), loss.shape[1] * loss.shape[2])
+    ordered = -np.sort(-flat, axis=1)
     # The outside stands last: the percentile is a place counted from the front.
     place = np.floor((1 - SEVERITY_PERCENTILE / 100) * np.maximum(area - 1, 0)).astype(np.int64)
     deepest = np.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
     share = (loss > LOSS).sum(axis=(1, 2)) / np.maximum(area, 1)
     blank = area == 0
-    severity = np.clip(np.where(blank, 0, deepest), 0, 1)
+    severity = np.clip(np.where(blank, 0, deepest), 0, 1).astype(np.float64)
     return np.where(blank, np.nan, severity), np.where(blank, np.nan, share)

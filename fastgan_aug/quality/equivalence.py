@@ -247,9 +247,10 @@ def _widened(
     if training is None:
         return endpoint.margin, "no training set given: the margin is not widened"
     own = _mean(endpoint, of_cells(training, [cell]))
-    wider = WIDENING * own.se / (own.mean if endpoint.ratio else 1.0) if own.known else np.nan
-    if not np.isfinite(wider):
+    scale = own.mean if endpoint.ratio else 1.0
+    if not own.known or scale <= 0:
         return endpoint.margin, "fewer than two training patients: the margin is not widened"
+    wider = WIDENING * own.se / scale
     return (low - wider, high + wider), ""
 
 

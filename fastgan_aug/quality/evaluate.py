@@ -32,6 +32,7 @@ from fastgan_aug.quality.endpoint_metrics import (
 from fastgan_aug.quality.endpoints import (
     SENSITIVITY,
     THRESHOLD,
+    Endpoints,
     Measured,
     measure_dataset,
     measure_synthetic,
@@ -72,7 +73,7 @@ ENOUGH_SLICES, ENOUGH_PATIENTS = 10, 4
 PAIRS = 12  # in the gallery
 GENERATOR = "generator"
 PERCENTILES = (5, 25, 50, 75, 95)
-_MEASURES = {
+_MEASURES: dict[str, Callable[[Endpoints], NDArray[np.float64]]] = {
     "mc": lambda e: e.mc,
     "lr": lambda e: np.exp(e.log_lr),
     "abs_log_lr": lambda e: e.abs_log_lr,
@@ -124,7 +125,6 @@ def evaluate(
         ("privacy", lambda: _privacy(case)),
     ]
     if settings.classifier:
-        steps.insert(2, ("features", lambda: ([], {}) if case.views else ([], {})))
         steps.append(("recognition", lambda: (_recognition(case), {})))
     metrics: list[Metric] = []
     tables: dict[str, Table] = {"cells": case.cell_table()}
@@ -299,7 +299,7 @@ def _owners(dataset: Dataset) -> int:
     return len(set(dataset.column("patient_id")[dataset.labelled]))
 
 
-def _plain_columns(dataset: Dataset) -> set[str]:
+def _plain_columns(dataset: Dataset) -> frozenset[str]:
     """The columns that every data set of the space has: truth may be on one side only."""
     from fastgan_aug.data.schema import OWN_COLUMNS
 
@@ -309,9 +309,7 @@ def _plain_columns(dataset: Dataset) -> set[str]:
 # -- the steps -------------------------------------------------------------------------------------
 
 
-def _endpoints(
-    case: _Case, reference: Dataset | None
-) -> tuple[list[Metric], dict[str, Table]]:
+def _endpoints(case: _Case, reference: Dataset | None) -> tuple[list[Metric], dict[str, Table]]:
     space, seed = case.train.meta.space, case.settings.seed
     training = measure_dataset(case.train)
     everything = measure_synthetic(case.images, case.cells.tolist())
@@ -362,20 +360,22 @@ def _distributions(case: _Case, real: Measured, everything: Measured) -> Table:
             for measure, values_of in _MEASURES.items():
                 values = values_of(slices.endpoints)[chosen]
                 values = values[np.isfinite(values)]
-                marks = np.percentile(values, PERCENTILES) if len(values) else [np.nan] * 5
-                rows.append({
-                    "cell": name, "measure": measure, "side": side, "n": len(values),
-                    "mean": float(values.mean()) if len(values) else np.nan,
-                } | {f"p{p}": float(m) for p, m in zip(PERCENTILES, marks, strict=True)})  # fmt: skip
+                rows.append(
+                    {"cell": name, "measure": measure, "side": side, "n": len(values)}
+                    | _percentiles(values)
+                )
     return rows
+
+
+def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
+    marks = np.percentile(values, PERCENTILES) if len(values) else np.full(5, np.nan)
+    mean = float(values.mean()) if len(values) else np.nan
+    return {"mean": mean} | {f"p{p}": float(m) for p, m in zip(PERCENTILES, marks, strict=True)}
 
 
 def _diversity(case: _Case) -> tuple[list[Metric], dict[str, Table]]:
     images, cells = case.images[case.made], case.cells[case.made]
     metrics = sd_map_metrics(case.real, images, cells.tolist(), seed=case.settings.seed)
-    metrics += duplicate_metrics(
-        images, cells.tolist(), case.real.images, list(case.real.column("patient_id"))
-    )
     rows = []
     for index, cell in enumerate(case.real.meta.space.cells):
         real = case.real.images[case.real.cell_index == index]
@@ -431,7 +431,11 @@ def _privacy(case: _Case) -> tuple[list[Metric], dict[str, Table]]:
             distances[:, :members], threshold, view=PIXELS, hold_out_to_train=among[members:]
         ),
         *membership_metrics(distances, real, view=PIXELS, seed=seed),
-    ]
+        *duplicate_metrics(
+            pixel_distances(images, images), case.cells[case.like_training].tolist(), threshold,
+            view=PIXELS,
+        ),
+    ]  # fmt: skip
     for view in case.views:
         apart = feature_distances(view, images, real.images)
         metrics.append(nn_share(apart, real, view=view.name, seed=seed))
@@ -440,7 +444,7 @@ def _privacy(case: _Case) -> tuple[list[Metric], dict[str, Table]]:
     rows = [
         {"synthetic": int(case.like_training[p.synthetic]), "train": p.train,
          "cell": str(case.cells[case.like_training[p.synthetic]]),
-         "distance": p.distance, "copy": p.distance < threshold}
+         "distance": p.distance, "near": p.distance < threshold}
         for p in pairs
     ]  # fmt: skip
     return metrics, {"pairs": rows}

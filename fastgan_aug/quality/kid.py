@@ -107,8 +107,8 @@ def kid_metrics(
     """KID overall and per cell, each with the floor that real patients set.
 
     The floor is the 97.5th percentile of KID between halves of the real patients, scaled to the
-    same numbers of slices; the bound adds ``delta``. Cells with fewer than four patients on a side are
-    left out.
+    same numbers of slices; the bound adds ``delta``. Cells with fewer than four patients on a side
+    are left out.
 
     Args:
         real: Real slices.

@@ -129,7 +129,12 @@ class Judge:
     Args:
         train: Real slices that were trained on.
         validation: Those of patients who were not; None where there are none.
-        samples: Images made for each cell and scoring.
+        samples: Images made for each cell and scoring, 2 or more.
+
+    Attributes:
+        cells: Those that are scored: trained on, with slices of two real patients or more; none
+            where the data are too few to choose by.
+        reference: ``validation`` or ``training``.
     """
 
     def __init__(self, train: Dataset, validation: Dataset | None, samples: int) -> None:
@@ -142,8 +147,7 @@ class Judge:
         self._real = Sample.of(self._view.standard(self._raw), _cells(known), _owners(known))
         self._near = None if validation is None else _neighbours(train, validation)
         counts = train.class_counts
-        here = set(self._real.cells.tolist())
-        self.cells: list[Cell] = [c for c, n in counts.items() if n and str(c) in here]
+        self.cells: list[Cell] = [c for c, n in counts.items() if n and self._comparable(str(c))]
 
     def score(self, synthesizer: Synthesizer) -> Score:
         """Scores a checkpoint; draws from no random stream of the training."""
@@ -152,19 +156,18 @@ class Judge:
         images = synthesizer.generate(cells, seeds)
         raw = fixed_vector(images)
         made = Sample.of(self._view.standard(raw), [str(c) for c in cells])
-        found = [self._cell(str(cell), made, raw) for cell in self.cells]
-        compared = tuple(cell for cell in found if cell is not None)
+        found = tuple(self._cell(str(cell), made, raw) for cell in self.cells)
         share, chance = self._share(images)
-        value = float(np.mean([c.value for c in compared])) if compared else float("inf")
+        value = float(np.mean([c.value for c in found]))
         meta = synthesizer.meta
-        return Score(meta.images_seen, meta.digest, value, compared, share, chance, self.reference)
+        return Score(meta.images_seen, meta.digest, value, found, share, chance, self.reference)
 
-    def _cell(self, cell: str, made: Sample, raw: F64) -> CellScore | None:
-        """None where too few real patients have slices of the cell."""
+    def _comparable(self, cell: str) -> bool:
+        return len(np.unique(self._real.owners[self._real.cells == cell])) >= _FEWEST
+
+    def _cell(self, cell: str, made: Sample, raw: F64) -> CellScore:
         ours, theirs = made.cells == cell, self._real.cells == cell
         real, synthetic = self._real.take(theirs), made.take(ours)
-        if len(np.unique(real.owners)) < _FEWEST:
-            return None
         distance = kid(real, synthetic).value
         apart = synthetic.features.mean(axis=0) - real.features.mean(axis=0)
         mine, known = raw[ours], self._raw[theirs]

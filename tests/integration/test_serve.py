@@ -16,7 +16,8 @@ from ray import serve
 
 from fastgan_aug.config import ServingConfig
 from fastgan_aug.engines.mlflow_client import local_uri
-from fastgan_aug.engines.mlflow_registry import promote, register
+from fastgan_aug.engines.mlflow_promotion import promote
+from fastgan_aug.engines.mlflow_registry import register
 from fastgan_aug.engines.mlflow_server import free_port
 from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset
 from fastgan_aug.errors import (
@@ -49,7 +50,7 @@ def registry(tmp_path_factory) -> str:
         tracker.finish()
         assert tracker.close()
         register(made, uri=uri, model_name=NAME, run_id=tracker.run_id or "")
-    promote(NAME, "1", uri, by="a test", reason="the first")
+    promote(NAME, "1", uri, by="a test", reason="the first", override=True)
     return uri
 
 
@@ -114,7 +115,7 @@ def test_other_versions_and_a_new_champion_need_no_restart(url, registry):
     with Client(url) as client:
         assert client.model("candidate")["version"] == "2"
         by_number = client.request_balanced_batch(COUNTS, seed=3, model="2")
-        promote(NAME, "2", registry, by="a test", reason="the second")
+        promote(NAME, "2", registry, by="a test", reason="the second", override=True)
         deadline = time.monotonic() + 20
         while client.model()["version"] != "2" and time.monotonic() < deadline:
             time.sleep(0.5)

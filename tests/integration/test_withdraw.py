@@ -14,7 +14,8 @@ from fastgan_aug.cli.main import app
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import patient_digest
 from fastgan_aug.engines.mlflow_client import connect, local_uri
-from fastgan_aug.engines.mlflow_registry import find, promote, register
+from fastgan_aug.engines.mlflow_promotion import promote
+from fastgan_aug.engines.mlflow_registry import find, register
 from fastgan_aug.engines.mlflow_server import free_port, tracking_server
 from fastgan_aug.engines.mlflow_sightings import sightings
 from fastgan_aug.engines.mlflow_tracking import RunTracker
@@ -61,7 +62,7 @@ def fill(folder: Path, address: str, toy: Dataset) -> None:
     for seed, (model, origin) in enumerate(made):
         source = tiny_checkpoint(folder / f"checkpoint-{seed}", origin, seed)
         register(source, uri=address, model_name=model, run_id=str(tracker.run_id))
-    promote("toy", "1", address, by="A. Person", reason="the first")
+    promote("toy", "1", address, by="A. Person", reason="the first", override=True)
     client = connect(address)
     client.create_registered_model("foreign")
     client.create_model_version("foreign", source="s3://nowhere/nothing")

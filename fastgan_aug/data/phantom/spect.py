@@ -85,8 +85,8 @@ class Scanner:
     scatter_error: float = 0.15
     resolution_recovery: bool = True
     filter: str = BUTTERWORTH
-    cutoff_per_cm: float = 0.47
-    order: int = 3
+    cutoff_per_cm: float = 0.42
+    order: int = 2
     filter_mm: float = 8.0
     mixed_across: float = 0.24
     tilt_deg: float = 3.0

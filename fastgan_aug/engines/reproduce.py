@@ -1,0 +1,259 @@
+"""The paper's comparison in pieces: fits, samples, judgement. Each piece is done once.
+
+A finished piece is one small file in the folder; what a kill left unfinished continues from its
+last checkpoint. Fits are independent, so that they share the cores or the Ray workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastgan_aug.code_version import code_version
+from fastgan_aug.config import Config
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.engines import local
+from fastgan_aug.engines.job import FitJob, training_part
+from fastgan_aug.engines.scoring import best_checkpoint, read_scores
+from fastgan_aug.errors import ConfigError, StorageError
+from fastgan_aug.gan.checkpoint import checkpoint_name, read_meta
+from fastgan_aug.gan.synthesizer import Synthesizer
+from fastgan_aug.quality.endpoints import Measured, measure_dataset, measure_synthetic
+from fastgan_aug.quality.paper_table import paper_table
+from fastgan_aug.quality.reproduction import Published, line_of
+from fastgan_aug.storage import replace_when_complete
+
+PLAN, PIECES, PROGRESS = "plan.json", "pieces", "progress.json"
+DECISIVE = ("data", "network", "training", "augment", "selection")  # sections of a configuration
+SAMPLES = 20221  # of the seeds of the samples: other ones than the checkpoint was chosen on
+
+# Does all pieces, results in order: the built-in map, processes or Ray workers.
+Run = Callable[[Callable[["FitPiece"], dict[str, Any]], Iterable["FitPiece"]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared; decided before anything runs.
+
+    Attributes:
+        configs: Of each generator by its name, the one of all cells first.
+        data: The real slices' file.
+        out: Folder of everything.
+        seeds: Fits of each generator.
+        budget: As it was asked for.
+    """
+
+    configs: Mapping[str, Config]
+    data: Path
+    out: Path
+    seeds: int
+    budget: str
+
+    @property
+    def fits(self) -> list[FitPiece]:
+        """Every fit, the generators of a seed one after the other."""
+        return [
+            FitPiece(name, seed, _with_seed(config, seed), self.data, self.out)
+            for seed in range(self.seeds)
+            for name, config in self.configs.items()
+        ]
+
+    def record(self, dataset: Dataset) -> dict[str, Any]:
+        """What a folder's results rest on, JSON values."""
+        return {
+            "budget": self.budget,
+            "seeds": self.seeds,
+            "configs": {name: config.record() for name, config in self.configs.items()},
+            "config_digests": {name: fit_digest(config) for name, config in self.configs.items()},
+            "dataset_digest": dataset.digest,
+            "dataset_source": dataset.meta.source,
+            "code_version": code_version(),
+        }
+
+
+@dataclass(frozen=True)
+class FitPiece:
+    """One fit, small enough to be sent to another process.
+
+    Attributes:
+        name: Of the generator.
+        seed: Of the fit.
+        config: Of the fit.
+        data: The real slices' file.
+        out: Folder of everything.
+    """
+
+    name: str
+    seed: int
+    config: Config
+    data: Path
+    out: Path
+
+    @property
+    def key(self) -> str:
+        """Names its files."""
+        return f"{self.name}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.out / "fits" / self.key
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """Its result, or None where it is not finished."""
+        return _read(self.out / PIECES / f"fit-{self.key}.json")
+
+    @property
+    def progress(self) -> tuple[int, float]:
+        """Images seen and images/s, as last told."""
+        told = _read(self.folder / PROGRESS) or {}
+        return int(told.get("images_seen", 0)), float(told.get("images_per_second", 0.0))
+
+
+def fit_digest(config: Config) -> str:
+    """Sha256 of what decides a fit's weights and choice; 64 hex digits."""
+    values = config.record()
+    decisive = {name: values[name] for name in DECISIVE}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _with_seed(config: Config, seed: int) -> Config:
+    training = replace(config.training, seed=config.training.seed + seed)
+    return config.model_copy(update={"training": training, "phantom": None})
+
+
+def start(plan: Plan, dataset: Dataset) -> None:
+    """Writes the plan down, or makes sure that the folder's own is the same.
+
+    Raises:
+        ConfigError: the folder holds another comparison, or a configuration holds out test
+            patients.
+        StorageError: it cannot be written.
+    """
+    for piece in plan.fits:
+        if piece.config.data.test_fraction:
+            raise ConfigError(
+                f"{piece.config.name} holds out test patients",
+                allowed="data.test_fraction = 0: the paper trained on all slices that it judged by",
+                do="change the configuration",
+            )
+    new, known = plan.record(dataset), _read(plan.out / PLAN)
+    fixed = ("budget", "config_digests", "dataset_digest")
+    differing = [key for key in fixed if known is not None and known.get(key) != new[key]]
+    if differing:
+        raise ConfigError(
+            f"{plan.out} holds another comparison: {', '.join(differing)} differ",
+            allowed="the same data and budget",
+            do="choose another --out",
+        )
+    _write(plan.out / PLAN, new)
+
+
+def fit_piece(piece: FitPiece) -> dict[str, Any]:
+    """Fits, or continues a fit, and writes down which checkpoint the score chose.
+
+    Raises:
+        FastGANAugError: see ``engines.local.fit``.
+    """
+    done = piece.done
+    if done is not None:
+        return done
+    train, _ = training_part(piece.config, Dataset.read(piece.data))
+    job = FitJob(piece.config, train, piece.folder, tracking_uri=None, resume=True)
+    speeds: list[float] = []
+
+    def progress(images_seen: int, values: Mapping[str, float]) -> None:
+        speeds.append(values["images_per_second"])
+        told = {"images_seen": images_seen, "images_per_second": float(np.median(speeds))}
+        (piece.folder / PROGRESS).write_text(json.dumps(told), encoding="utf-8")
+
+    newest = local.fit(job, progress).checkpoint
+    chosen = best_checkpoint(piece.folder) or newest
+    meta = read_meta(chosen)
+    names = {checkpoint_name(s.images_seen): s for s in read_scores(piece.folder)}
+    score = names.get(chosen.name)
+    result = {
+        "name": piece.name,
+        "seed": piece.seed,
+        "checkpoint": str(chosen.relative_to(piece.out)),
+        "checkpoint_digest": meta.digest,
+        "images_seen": meta.images_seen,
+        "images": piece.config.training.images,
+        "config_digest": fit_digest(piece.config),
+        "class_counts": dict(meta.lineage.class_counts),
+        "score": None if score is None else score.value,
+        "images_per_second": float(np.median(speeds)) if speeds else None,
+    }
+    _write(piece.out / PIECES / f"fit-{piece.key}.json", result)
+    return result
+
+
+def sample_piece(piece: FitPiece) -> Path:
+    """As many images per cell as the generator was trained on, from the chosen checkpoint.
+
+    Returns:
+        A file with ``images`` (M, S, S) float32 and ``cells`` (M,).
+    """
+    path = piece.out / PIECES / f"samples-{piece.key}.npz"
+    if path.is_file():
+        return path
+    done = piece.done
+    assert done is not None, "samples are drawn after the fit"
+    synthesizer = Synthesizer.load(piece.out / done["checkpoint"])
+    cells = [c for c, n in synthesizer.class_counts.items() for _ in range(n)]
+    seeds = np.random.default_rng([SAMPLES, piece.seed]).integers(2**63, size=len(cells))
+    images = synthesizer.generate(cells, seeds.astype(np.uint64))
+    with replace_when_complete(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, images=images, cells=np.asarray([str(c) for c in cells], np.str_))
+    return path
+
+
+def judge_piece(plan: Plan, seed: int, dataset: Dataset, published: Published) -> Any:
+    """The lines of the table of one seed's generators.
+
+    Returns:
+        See ``quality.reproduction.line_of``.
+    """
+    path = plan.out / PIECES / f"judged-{seed}.json"
+    known = _read(path)
+    if known is not None:
+        return known["lines"]
+    real = measure_dataset(dataset)
+    made = {piece.name: _measured(sample_piece(piece)) for piece in plan.fits if piece.seed == seed}
+    rows = paper_table(real, made, dataset.meta.space)
+    lines = [line_of(row, one, published, seed) for row in rows for one in row.generators]
+    _write(path, {"lines": lines})
+    return lines
+
+
+def read_samples(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """Images and cells of ``sample_piece``."""
+    with np.load(path, allow_pickle=False) as values:
+        return values["images"], [str(c) for c in values["cells"]]
+
+
+def _measured(path: Path) -> Measured:
+    return measure_synthetic(*read_samples(path))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        if path.name == PROGRESS:
+            return None  # caught in the middle of being written
+        raise StorageError(f"{path} cannot be read: {error}", do="remove it") from error
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    with replace_when_complete(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1, allow_nan=False), encoding="utf-8")

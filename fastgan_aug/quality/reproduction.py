@@ -1,0 +1,196 @@
+"""The paper's table beside ours: what it said of two generators, and what is found here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastgan_aug.errors import DataError
+from fastgan_aug.quality.paper_table import POOLED, Against, PaperRow
+from fastgan_aug.quality.statistics import ALPHA
+
+
+@dataclass(frozen=True)
+class Published:
+    """P values as they were printed.
+
+    Attributes:
+        source: Where.
+        factor: Whose values the rows are.
+        p: ``{generator: {endpoint: {value: P as printed}}}``.
+    """
+
+    source: str
+    factor: str
+    p: Mapping[str, Mapping[str, Mapping[str, str]]]
+
+    @classmethod
+    def read(cls, path: Path) -> Published:
+        """Reads a JSON file.
+
+        Raises:
+            DataError: it is none, or lacks a part.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(values["source"], values["factor"], values["p"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} is no table of published P values: {error}",
+                allowed="JSON with source, factor and p",
+            ) from error
+
+    def of(self, generator: str, endpoint: str, value: str) -> str:
+        """As printed; a dash where nothing was."""
+        return self.p.get(generator, {}).get(endpoint, {}).get(value, "–")
+
+
+def line_of(row: PaperRow, against: Against, published: Published, seed: int) -> dict[str, Any]:
+    """One generator in one row, as plain JSON values; a NaN becomes None.
+
+    Args:
+        row: Of ``paper_table``.
+        against: One of its generators.
+        published: What the paper printed.
+        seed: Of the fit.
+    """
+    test = against.equivalence
+    values = {
+        "seed": seed,
+        "value": row.value,
+        "scope": row.scope,
+        "endpoint": row.endpoint,
+        "generator": against.generator,
+        "n_real": row.n,
+        "patients": row.patients,
+        "n": against.n,
+        "real": row.mean,
+        "real_sd": row.sd,
+        "mean": against.mean,
+        "sd": against.sd,
+        "p_paper": published.of(against.generator, row.endpoint, row.value),
+        "p_anova": row.anova.p,
+        "p": against.tukey_p,
+        "p_clustered": against.clustered_p,
+        "ratio": test.estimate,
+        "ratio_low": test.low,
+        "ratio_high": test.high,
+        "margin": list(test.margin),
+        "tost_p": test.p,
+        "tost_power": test.power,
+        "equivalent": test.passes,
+        "g": against.effect.g,
+    }
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v
+            for k, v in values.items()}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One generator in one scope, over all rows and seeds.
+
+    Attributes:
+        rows: How many.
+        different: In how many the paper's test tells it from real slices.
+        clustered: In how many the test that knows of patients does.
+        equivalent: In how many equivalence is shown.
+        effect: Mean size of Hedges' g.
+    """
+
+    rows: int
+    different: int
+    clustered: int
+    equivalent: int
+    effect: float
+
+
+def standing(lines: Sequence[Mapping[str, Any]], generator: str, scope: str) -> Standing:
+    """Sums up a generator's lines of one scope.
+
+    Args:
+        lines: Of ``line_of``.
+        generator: Its name.
+        scope: ``pooled``, or ``alone`` for the rows of cells that a generator knows alone.
+    """
+    own = [x for x in lines if x["generator"] == generator and _scope(x) == scope]
+    sizes = [abs(x["g"]) for x in own if x["g"] is not None]
+    return Standing(
+        rows=len(own),
+        different=sum(x["p"] is not None and x["p"] < ALPHA for x in own),
+        clustered=sum(x["p_clustered"] is not None and x["p_clustered"] < ALPHA for x in own),
+        equivalent=sum(bool(x["equivalent"]) for x in own),
+        effect=sum(sizes) / len(sizes) if sizes else math.nan,
+    )
+
+
+ALONE = "alone"
+
+
+def _scope(line: Mapping[str, Any]) -> str:
+    return POOLED if line["scope"] == POOLED else ALONE
+
+
+def conclusion(lines: Sequence[Mapping[str, Any]], first: str, second: str, alone: str) -> str:
+    """What it says of the one generator against the other, in plain words.
+
+    Args:
+        lines: Of ``line_of``.
+        first: Generator of all cells.
+        second: Generator of some.
+        alone: What to call the cells of the second one.
+
+    Raises:
+        DataError: a generator has no lines.
+    """
+    found = {(g, s): standing(lines, g, s) for g in (first, second) for s in (POOLED, ALONE)}
+    if not all(found[g, POOLED].rows for g in (first, second)):
+        raise DataError("a generator was not judged", do="judge both")
+    parts = [f"Pooled, {_told(found, first, second, POOLED)}."]
+    if found[first, ALONE].rows and found[second, ALONE].rows:
+        parts.append(f"On {alone}, {_told(found, first, second, ALONE)}.")
+    return " ".join(
+        [*parts, _lead(found, first, second, alone), _equivalence(found, first, second)]
+    )
+
+
+Found = Mapping[tuple[str, str], Standing]
+
+
+def _told(found: Found, first: str, second: str, scope: str) -> str:
+    one, other = found[first, scope], found[second, scope]
+    return (
+        f"the paper's test tells {first} from real slices in {one.different} of {one.rows} rows "
+        f"and {second} in {other.different} of {other.rows} (mean |g| {one.effect:.2f} and "
+        f"{other.effect:.2f})"
+    )
+
+
+def _lead(found: Found, first: str, second: str, alone: str) -> str:
+    """Which is nearer to real slices, and whether that holds where both meet the same ones."""
+    pooled = found[first, POOLED].effect < found[second, POOLED].effect
+    if not found[first, ALONE].rows or not found[second, ALONE].rows:
+        return f"{first if pooled else second} is the nearer one."
+    apart = found[first, ALONE].effect < found[second, ALONE].effect
+    if pooled and apart:
+        return f"{first} is the nearer one both ways, so its lead is not the pooling's alone."
+    if pooled:
+        return (
+            f"{first} is the nearer one pooled, {second} on {alone}: the lead of {first} comes "
+            "from the pooling."
+        )
+    if apart:
+        return f"{second} is the nearer one pooled, {first} on {alone}."
+    return f"{second} is the nearer one both ways: the paper's lead of {first} is not seen here."
+
+
+def _equivalence(found: Found, first: str, second: str) -> str:
+    said = []
+    for name in (first, second):
+        sides = [found[name, scope] for scope in (POOLED, ALONE)]
+        rows = sum(s.rows for s in sides)
+        said.append(f"{name} in {sum(s.equivalent for s in sides)} of {rows} rows")
+    return f"Equivalence inside the preset margins is shown for {' and for '.join(said)}."
