@@ -8,7 +8,7 @@ from heads import heads
 from scipy import ndimage
 
 from fastgan_aug.quality.features import FixedView, Sample, Standard, fixed_vector
-from fastgan_aug.quality.kid import kid, kid_metrics, polynomial_kernel, real_resplits
+from fastgan_aug.quality.kid import kid, kid_floor, kid_metrics, polynomial_kernel
 from fastgan_aug.quality.pairs import halves, within
 
 LESIONS = {"normal": 0.0, "lesion": 1.5}
@@ -77,8 +77,8 @@ def test_real_halves_pass(view: FixedView) -> None:
     for choice in halves(np.full(len(names), float(SLICES)), 200, seed=5):
         inside = np.isin(owners, names[choice > 0])
         one, other = sample.take(inside), sample.take(~inside)
-        null = real_resplits(within(one, polynomial_kernel), len(one), len(other), 200, 0)
-        passes.append(kid(one, other).value <= np.percentile(null, 97.5))
+        floor = kid_floor(within(one, polynomial_kernel), len(one), len(other), 200, 0)
+        passes.append(kid(one, other).value <= floor)
     assert np.mean(passes) > 0.93  # 0.975 in expectation, 200 draws of one set
 
 
@@ -102,7 +102,7 @@ def power(view: FixedView, synthetic: np.ndarray, n: int = 44, draws: int = 200)
 
 def test_power_at_44_slices(view: FixedView) -> None:
     fresh = heads(400, 77, lesion=LESIONS["lesion"])
-    assert power(view, fresh) <= 0.08
+    assert power(view, fresh) <= 0.07  # 0.025 nominal
     blurred = ndimage.gaussian_filter(fresh, (0, 0.7, 0.7))
     assert power(view, blurred / blurred.max(axis=(1, 2), keepdims=True)) >= 0.95
     one_mode = fresh[:1] + np.random.default_rng(0).normal(0, 0.01, fresh.shape)

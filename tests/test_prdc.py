@@ -103,3 +103,10 @@ def test_cells_stand_beside_the_whole_and_seeds_repeat() -> None:
     found = prdc_metrics(*sides, view="x", seed=1)
     assert [m.cell for m in found if m.name == "recall"] == ["overall", "a", "b"]
     assert found == prdc_metrics(*sides, view="x", seed=1)
+
+
+def test_real_slices_all_alike_never_pass() -> None:
+    same = Sample.of(np.zeros((20, 5)), ["a"] * 20)
+    found = prdc_metrics(same, cloud(20, 0), view="x", coverage_bound=0.9)
+    assert found[4].name == "coverage_ratio"
+    assert found[4].holds is False

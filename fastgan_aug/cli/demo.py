@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from downstream.report import UsefulnessReport
+    from fastgan_aug.cli.evaluate import Judged
     from fastgan_aug.config import Config
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.engines.job import FitResult
@@ -96,6 +97,7 @@ class DemoResults:
     sample_cells: list[str] = field(init=False)
     counts: list[CountsRow] = field(init=False)
     faithfulness: Faithfulness = field(init=False)
+    judged: Judged = field(init=False)
     tracking_uri: str = ""
     version: RegisteredVersion = field(init=False)
     url: str = ""
@@ -119,6 +121,7 @@ class DemoResults:
             "seconds": self.seconds,
             "counts": [asdict(row) for row in self.counts],
             "faithfulness": asdict(self.faithfulness),
+            "quality": self.judged.report.verdict.to_dict(),
             "batch": {"images": len(self.batch), "plan": self.batch.plan.to_dict()},
             "usefulness": self.usefulness.to_dict(),
         }
@@ -243,6 +246,24 @@ def _judge(results: DemoResults, running: ExitStack, console: Console) -> None:
         f"{results.faithfulness.real:.1%} of real test slices (mean over classes; chance "
         f"{results.faithfulness.chance:.1%})"
     )
+    _gate(results, console)
+
+
+def _gate(results: DemoResults, console: Console) -> None:
+    """The quality report, as `fastgan-aug evaluate` writes it."""
+    from fastgan_aug.cli.evaluate import judge_checkpoint, write_report
+    from fastgan_aug.quality.plain_words import lines_of
+
+    results.judged = judge_checkpoint(
+        results.fit.checkpoint, results.dataset, results.config.quality, console
+    )
+    write_report(results.judged, results.folder / "quality")
+    verdict = results.judged.report.verdict
+    lines = lines_of(verdict)
+    console.print(
+        f"      quality {verdict}: {sum(line.passed for line in lines)} of {len(lines)} questions "
+        "answered well"
+    )
 
 
 def _seeds(wanted: list[Any], sample_seed: Any) -> np.ndarray[Any, Any]:
@@ -278,6 +299,7 @@ def _counts_view(results: DemoResults) -> Table:
 
 
 def _register(results: DemoResults, running: ExitStack, console: Console) -> None:
+    from fastgan_aug.engines.mlflow_promotion import record_report
     from fastgan_aug.engines.mlflow_registry import register
 
     assert results.fit.run_id is not None
@@ -287,7 +309,9 @@ def _register(results: DemoResults, running: ExitStack, console: Console) -> Non
         model_name=results.config.tracking.model,
         run_id=results.fit.run_id,
     )
-    console.print(f"      {results.version.uri}, alias candidate")
+    record_report(results.version, results.folder / "quality", results.tracking_uri)
+    verdict = results.judged.report.verdict
+    console.print(f"      {results.version.uri}, alias candidate, quality = {verdict}")
 
 
 def _serve(results: DemoResults, running: ExitStack, console: Console) -> None:
@@ -354,6 +378,7 @@ def _farewell(results: DemoResults, console: Console) -> None:
     lines = {
         f"\ndone in {sum(results.seconds.values()):.0f} s": "",
         "report     ": results.page,
+        "quality    ": results.folder / "quality" / "report.html",
         "results    ": results.folder,
         "lineage    ": f"fastgan-aug lineage {results.folder / 'batch.parquet'}",
         "MLflow     ": open_command(results.folder) if local else results.tracking_uri,

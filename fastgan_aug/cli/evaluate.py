@@ -136,10 +136,12 @@ def judge_checkpoint(
         CheckpointError: the checkpoint is damaged.
     """
     from fastgan_aug.gan.synthesizer import Synthesizer
-    from fastgan_aug.quality.evaluate import evaluate, wanted_counts
+    from fastgan_aug.quality.case import wanted_counts
+    from fastgan_aug.quality.evaluate import evaluate
 
     synthesizer = Synthesizer.load(checkpoint)
     train, holdout = split_by_sight(dataset, synthesizer.meta.lineage)
+    fresh = None if reference is None else kept(reference, synthesizer.meta.lineage)
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task("making slices")
@@ -147,10 +149,10 @@ def judge_checkpoint(
         def progress(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        wanted = wanted_counts(train, holdout, reference)
+        wanted = wanted_counts(train, holdout, fresh)
         images, cells = make_slices(synthesizer, wanted, settings.seed, progress)
         report = evaluate(
-            train, holdout, images, cells, settings, reference=reference, progress=progress
+            train, holdout, images, cells, settings, reference=fresh, progress=progress
         )
     origin = provenance_of(synthesizer.meta, synthesizer.engine)
     report = replace(report, provenance=origin | dict(report.provenance))
@@ -193,8 +195,7 @@ def split_by_sight(dataset: Dataset, lineage: Lineage) -> tuple[Dataset, Dataset
     from fastgan_aug.data.pseudonyms import patient_digest
     from fastgan_aug.errors import DataError
 
-    keep = lineage.config.get("data", {}).get("keep")
-    chosen = dataset.restrict(keep) if keep else dataset
+    chosen = kept(dataset, lineage)
     if chosen.meta.space != ConditionSpace.of(lineage.space):
         raise DataError(
             f"the data have the cells {chosen.meta.space.to_dict()}",
@@ -218,6 +219,12 @@ def split_by_sight(dataset: Dataset, lineage: Lineage) -> tuple[Dataset, Dataset
                 do=do,
             )
     return train, holdout
+
+
+def kept(dataset: Dataset, lineage: Lineage) -> Dataset:
+    """The slices of the cells that the model's configuration keeps."""
+    keep = lineage.config.get("data", {}).get("keep")
+    return dataset.restrict(keep) if keep else dataset
 
 
 def provenance_of(meta: CheckpointMeta, engine: str) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from fastgan_aug.cli.evaluate_plots import curves, dispersion, whiskers
 from fastgan_aug.cli.page import FIRST, SECOND, SPREAD, scale_uri, slice_uri, write_page
 from fastgan_aug.data.contact_sheet import examples
 from fastgan_aug.data.schema import RADIOLOGICAL
+from fastgan_aug.quality.case import HOLD_OUT
 from fastgan_aug.quality.counts import laterality_note
+from fastgan_aug.quality.gate import Reason
 from fastgan_aug.quality.metric import OVERALL, Metric
-from fastgan_aug.quality.plain_words import WORDS, lines_of
+from fastgan_aug.quality.plain_words import lines_of
 
 if TYPE_CHECKING:
     from fastgan_aug.cli.evaluate import Judged
@@ -85,7 +87,7 @@ def _cells(judged: Judged) -> list[dict[str, Any]]:
     names = np.asarray(judged.cells)
     space = judged.train.meta.space
     for row in judged.report.tables["cells"]:
-        dataset = judged.holdout if row["real"] == "hold-out" else judged.train
+        dataset = judged.holdout if row["real"] == HOLD_OUT else judged.train
         rows = np.flatnonzero(dataset.cell_index == space.index(space.parse(row["cell"])))
         made = judged.images[names == row["cell"]][: row["n"]]
         real = dataset.images[rows][: row["n"]]
@@ -125,29 +127,29 @@ def _pairs(judged: Judged) -> list[dict[str, Any]]:
 
 
 def _figures(report: QualityReport) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Every metric in groups, overall first; marked where a rule failed on it."""
-    failed = {(r.metric, r.cell, r.view) for r in report.verdict.failures}
-    asked = {(r.metric, r.cell, r.view) for r in report.verdict.reasons}
+    """Every metric in groups, overall first; with what the gate said of it."""
+    asked: dict[tuple[str, str, str], list[Reason]] = {}
+    for reason in report.verdict.reasons:
+        asked.setdefault((reason.metric, reason.cell, reason.view), []).append(reason)
     known = {name for names in FIGURES.values() for name in names}
     others = tuple(dict.fromkeys(m.name for m in report.metrics if m.name not in known))
     groups = []
     for title, names in (FIGURES | {"Further": others}).items():
         metrics = [m for m in report.metrics if m.name in names]
         metrics.sort(key=lambda m: (names.index(m.name), m.view, m.cell != OVERALL, m.cell))
-        rows = [_row(m, failed, asked) for m in metrics]
+        rows = [_row(m, asked.get((m.name, m.cell, m.view), [])) for m in metrics]
         if rows:
             groups.append((title, rows))
     return groups
 
 
-def _row(metric: Metric, failed: set[Any], asked: set[Any]) -> dict[str, Any]:
-    key = (metric.name, metric.cell, metric.view)
-    words = WORDS.get(metric.name)
-    return {
-        "metric": metric,
-        "title": words.title if words else "",
-        "state": "failed" if key in failed else "passed" if key in asked else "",
-    }
+def _row(metric: Metric, reasons: list[Reason]) -> dict[str, Any]:
+    limits = [("≥", r.at_least) for r in reasons] + [("≤", r.at_most) for r in reasons]
+    if not reasons:
+        limits = [("≥" if metric.lower else "≤", metric.bound)]
+    state = ("passed" if all(r.passed for r in reasons) else "failed") if reasons else ""
+    bound = ", ".join(f"{sign} {_number(limit)}" for sign, limit in limits if limit is not None)
+    return {"metric": metric, "state": state, "bound": bound or "–"}
 
 
 def _facts(report: QualityReport) -> dict[str, str]:

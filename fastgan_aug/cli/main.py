@@ -8,7 +8,17 @@ import sys
 import typer
 from rich.console import Console
 
-from fastgan_aug.cli import data, demo, downstream, evaluate, registry, service, train
+from fastgan_aug.cli import (
+    data,
+    demo,
+    downstream,
+    evaluate,
+    registry,
+    reproduce,
+    select,
+    service,
+    train,
+)
 from fastgan_aug.errors import FastGANAugError
 
 app = typer.Typer(
@@ -19,7 +29,7 @@ app = typer.Typer(
     "they are worth. Begin with [bold]fastgan-aug demo[/bold].",
 )
 app.add_typer(data.app, name="data")
-for room in (demo, train, evaluate, registry, service, downstream):
+for room in (demo, train, select, evaluate, reproduce, registry, service, downstream):
     room.register_commands(app)
 
 

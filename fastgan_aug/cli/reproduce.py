@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,11 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from fastgan_aug.config import Config
-    from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.engines.reproduce import FitPiece, Plan, Run
 
-HELP = """Fit generator A (all cells) and B (one level alone) alike, judge both as the paper did, and
-write its table of P values beside ours, with equivalence tests beside both.
+HELP = """Fit generators A (all cells) and B (one level alone) alike, judge both as the paper did,
+and write its table of P values beside ours, with equivalence tests beside both.
 
 A finished piece is not done again: after a kill, give the same command.
 
@@ -68,7 +67,9 @@ def reproduce_command(
         int | None, typer.Option(min=1, help="Fits at once. [default: one for each CPU]")
     ] = None,
     ray: Annotated[bool, typer.Option("--ray", help="Fit on Ray workers.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its time.")
+    ] = False,
 ) -> None:
     """Compares the paper's two generators."""
     from fastgan_aug.cli.signals import sigterm_as_ctrl_c
@@ -133,13 +134,15 @@ def reproduce(plan: Plan, workers: int, console: Console, *, ray: bool = False) 
     start(plan, dataset)
     _fit(plan, workers, console, ray=ray)
     published = Published.read(shipped_configs() / "werner2022-published.json")
-    lines = []
+    lines: list[dict[str, Any]] = []
+    seen: list[dict[str, Any]] = []
     for seed in range(plan.seeds):
         with console.status(f"  judging seed {seed}"):
-            lines += judge_piece(plan, seed, dataset, published)
+            told, further = judge_piece(plan, seed, dataset, published)
+            lines, seen = lines + told, seen + further
     from fastgan_aug.cli.reproduce_page import write_results
 
-    page = write_results(plan, dataset, lines, published)
+    page = write_results(plan, dataset, lines, seen, published)
     console.print((plan.out / "table.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
     console.print(f"done in {time.perf_counter() - begun:.0f} s: {page}", markup=False)
     return page

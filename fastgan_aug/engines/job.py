@@ -19,14 +19,16 @@ from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.data.validation.validate import check_valid
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker, Status, TrackedDataset
-from fastgan_aug.engines.scoring import Scorer
-from fastgan_aug.errors import CheckpointError, ConfigError
+from fastgan_aug.engines.scoring import Scorer, score_missing
+from fastgan_aug.errors import CheckpointError, ConfigError, DataError
 from fastgan_aug.gan.checkpoint import (
     GENERATOR,
     META,
     Lineage,
     checkpoint_name,
     checkpoints,
+    newest_checkpoint,
+    read_manifest,
     restore,
     write_checkpoint,
 )
@@ -40,7 +42,7 @@ from fastgan_aug.gan.training import (
     train,
 )
 from fastgan_aug.quality.pictures import picture_grid
-from fastgan_aug.quality.selection import Judge
+from fastgan_aug.quality.selection import SAMPLES, Judge, Score
 
 log = logging.getLogger(__name__)
 
@@ -319,6 +321,35 @@ def scorer_of(job: FitJob, fitted: Dataset, validation: Dataset | None) -> Score
         log.warning("no cell has slices of two patients to be held against: nothing is scored")
         judge = None
     return Scorer(job.folder, judge, settings, job.config.training.keep)
+
+
+def score_run(folder: Path, dataset: Dataset) -> list[Score]:
+    """Scores the checkpoints of a run that have no score yet, as the run itself would have done.
+
+    Args:
+        folder: Of the run.
+        dataset: The whole data set that it was given.
+
+    Raises:
+        CheckpointError: the folder holds no good checkpoint.
+        DataError: it is another data set, or too small to choose by.
+    """
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        raise CheckpointError(f"{folder} holds no good checkpoint", do="check the path")
+    lineage = read_manifest(newest).lineage
+    config = Config.of(dict(lineage.config), str(newest))
+    train, _ = training_part(config, dataset, unsafe_no_groups=True)
+    if train.digest != lineage.dataset_digest:
+        raise DataError(
+            f"the run in {folder} was not trained on this data set",
+            allowed=f"training rows with the digest {lineage.dataset_digest}",
+            do="give the file that `fastgan-aug train --data` was given",
+        )
+    judge = Judge(*validation_part(config, train), config.selection.samples or SAMPLES)
+    if not judge.cells:
+        raise DataError("no cell has slices of two patients to be held against", do="add patients")
+    return score_missing(folder, judge)
 
 
 def check_same_fit(old: Lineage, new: Lineage) -> None:

@@ -24,9 +24,9 @@ from fastgan_aug.engines.scoring import best_checkpoint, read_scores
 from fastgan_aug.errors import ConfigError, StorageError
 from fastgan_aug.gan.checkpoint import checkpoint_name, read_meta
 from fastgan_aug.gan.synthesizer import Synthesizer
-from fastgan_aug.quality.endpoints import Measured, measure_dataset, measure_synthetic
+from fastgan_aug.quality.endpoints import measure_dataset, measure_synthetic
 from fastgan_aug.quality.paper_table import paper_table
-from fastgan_aug.quality.reproduction import Published, line_of
+from fastgan_aug.quality.reproduction import Published, beyond, line_of
 from fastgan_aug.storage import replace_when_complete
 
 PLAN, PIECES, PROGRESS = "plan.json", "pieces", "progress.json"
@@ -215,32 +215,33 @@ def sample_piece(piece: FitPiece) -> Path:
     return path
 
 
-def judge_piece(plan: Plan, seed: int, dataset: Dataset, published: Published) -> Any:
-    """The lines of the table of one seed's generators.
+def judge_piece(
+    plan: Plan, seed: int, dataset: Dataset, published: Published
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """One seed's generators, judged.
 
     Returns:
-        See ``quality.reproduction.line_of``.
+        ``lines`` and ``beyond`` of ``quality.reproduction``.
     """
     path = plan.out / PIECES / f"judged-{seed}.json"
     known = _read(path)
-    if known is not None:
-        return known["lines"]
-    real = measure_dataset(dataset)
-    made = {piece.name: _measured(sample_piece(piece)) for piece in plan.fits if piece.seed == seed}
-    rows = paper_table(real, made, dataset.meta.space)
-    lines = [line_of(row, one, published, seed) for row in rows for one in row.generators]
-    _write(path, {"lines": lines})
-    return lines
+    if known is None or "beyond" not in known:
+        pieces = [piece for piece in plan.fits if piece.seed == seed]
+        made = {piece.name: read_samples(sample_piece(piece)) for piece in pieces}
+        measured = {name: measure_synthetic(*samples) for name, samples in made.items()}
+        rows = paper_table(measure_dataset(dataset), measured, dataset.meta.space)
+        known = {
+            "lines": [line_of(row, one, published, seed) for row in rows for one in row.generators],
+            "beyond": [{"seed": seed} | row for row in beyond(dataset, made)],
+        }
+        _write(path, known)
+    return known["lines"], known["beyond"]
 
 
 def read_samples(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
     """Images and cells of ``sample_piece``."""
     with np.load(path, allow_pickle=False) as values:
         return values["images"], [str(c) for c in values["cells"]]
-
-
-def _measured(path: Path) -> Measured:
-    return measure_synthetic(*read_samples(path))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

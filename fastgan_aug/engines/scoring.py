@@ -92,11 +92,16 @@ def _manifest_digest(checkpoint: Path) -> str | None:
         return None
 
 
+def kept_scores(folder: Path) -> list[Score]:
+    """The scores of those checkpoints of a run that are still there, oldest first."""
+    digests = {_manifest_digest(path) for path in checkpoints(folder)}
+    return [score for score in read_scores(folder) if score.checkpoint in digests]
+
+
 def best_checkpoint(folder: Path) -> Path | None:
     """The kept checkpoint of a run with the best score; None where none was scored."""
-    names = {path.name: path for path in checkpoints(folder)}
-    kept = [s for s in read_scores(folder) if checkpoint_name(s.images_seen) in names]
-    return names[checkpoint_name(ranked(kept)[0].images_seen)] if kept else None
+    kept = ranked(kept_scores(folder))
+    return folder / checkpoint_name(kept[0].images_seen) if kept else None
 
 
 @dataclass

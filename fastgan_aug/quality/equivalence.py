@@ -6,6 +6,9 @@ generator would pass; nothing is required of it. ``on_fresh_patients`` compares 
 fresh patient with as many synthetic ones, each endpoint inside a preset margin at level 0.05
 (intersection-union: all must pass, so no correction). The margin is widened by what the training
 set itself does not know: 44 slices do not know the population to 5 %, and no generator can.
+At 2,000 against 2,000 and the paper's training counts, on a phantom, a generator of the true
+population passes all 24 rows nearly always, and one that has exactly its training set's means 0.68
+of the time (each |log LR| 0.95). Without the widening |log LR| would have a power of 0.15 to 0.83.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from fastgan_aug.quality.features import F64, Sample
 from fastgan_aug.quality.metric import Metric
@@ -95,6 +96,19 @@ def real_resplits(real: PairSums, n: float, m: float, resplits: int, seed: int) 
     return np.asarray(value * scale)
 
 
+def kid_floor(real: PairSums, n: float, m: float, resplits: int, seed: int) -> float:
+    """97.5th percentile of ``real_resplits``, a little higher where there are few patients.
+
+    One sample of P patients knows the scatter of another only roughly, as in Student's t; KID is
+    a square, so the percentile is raised by ``(t / z)^2`` with P - 1 degrees of freedom: 6 % at 40
+    patients. Without it 4 % of real halves of 44 phantom slices failed, with it 3 %.
+    """
+    probability = PERCENTILE / 100
+    few = stats.t.ppf(probability, len(real.first) - 1) / stats.norm.ppf(probability)
+    null = real_resplits(real, n, m, resplits, seed)
+    return float(np.percentile(null, PERCENTILE) * few**2)
+
+
 def kid_metrics(
     real: Sample,
     synthetic: Sample,
@@ -140,8 +154,7 @@ def _metric(
     inside = within(real, polynomial_kernel)
     kernel = polynomial_kernel
     found = _kid(inside, within(synthetic, kernel), across(real, synthetic, kernel))
-    null = real_resplits(inside, len(real), len(synthetic), resplits, seed)
-    floor = float(np.percentile(null, PERCENTILE))
+    floor = kid_floor(inside, len(real), len(synthetic), resplits, seed)
     return Metric(
         name="kid",
         cell=cell,

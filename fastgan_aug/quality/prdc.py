@@ -166,7 +166,9 @@ def _metrics(
         floor = float(np.median([getattr(f, name) for f in figures.floor]))
         value = getattr(figures.whole, name)
         yield Metric(name, cell, value, n, floor=floor, lower=True, view=view)
-    low, middle, high = np.nanpercentile(figures.ratios, [2.5, 50, 97.5])
+    known = figures.ratios[np.isfinite(figures.ratios)]
+    # Real slices that are all copies of one another have balls of no size: nothing to compare with.
+    low, middle, high = np.percentile(known if len(known) else [np.nan], [2.5, 50, 97.5])
     yield Metric("coverage_ratio", cell, float(middle), n, low=float(low), high=float(high),
                  floor=1.0, bound=bound, lower=True, view=view,
                  note="coverage by synthetic over coverage by other real patients")  # fmt: skip

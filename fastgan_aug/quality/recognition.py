@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,10 @@ class Pictures:
 
     images: NDArray[np.float32]
     cells: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """The slices of these rows."""
+        return type(self)(self.images[rows], self.cells[rows])
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def recognition_metrics(
         by_real: Fitted on real slices of the training patients.
         by_synthetic: Fitted on synthetic slices.
         real: Real slices of other patients.
-        synthetic: Synthetic slices that ``by_synthetic`` was not fitted on.
+        synthetic: Synthetic slices.
         names: Of the space's cells.
         delta: Lost recall that still passes.
     """

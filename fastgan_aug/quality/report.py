@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,8 +49,8 @@ class QualityReport:
         """JSON without NaN: what is not finite becomes null. The same report, the same text."""
         plain = {
             "format": FORMAT,
-            "verdict": self.verdict.to_dict(),
-            "metrics": [m.to_dict() for m in self.metrics],
+            "verdict": Verdict([_known_reason(r) for r in self.verdict.reasons]).to_dict(),
+            "metrics": [_known_metric(m).to_dict() for m in self.metrics],
             "tables": {name: [dict(row) for row in rows] for name, rows in self.tables.items()},
             "provenance": dict(self.provenance),
         }
@@ -115,6 +115,33 @@ class QualityReport:
 def rows_of(items: Sequence[Any], **more: Any) -> list[dict[str, Any]]:
     """A table of dataclasses, with further columns in front."""
     return [{**more, **asdict(item)} for item in items]
+
+
+def _known_metric(metric: Metric) -> Metric:
+    """Without what JSON cannot say, so that ``holds`` is what a reader would find again."""
+    return replace(
+        metric,
+        value=metric.value if math.isfinite(metric.value) else math.nan,
+        low=_limit(metric.low),
+        high=_limit(metric.high),
+        floor=_limit(metric.floor),
+        bound=_limit(metric.bound),
+    )
+
+
+def _known_reason(reason: Reason) -> Reason:
+    """As ``_known_metric``."""
+    finite = reason.value is None or math.isfinite(reason.value)
+    return replace(
+        reason,
+        value=reason.value if finite else math.nan,
+        at_least=_limit(reason.at_least),
+        at_most=_limit(reason.at_most),
+    )
+
+
+def _limit(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
 
 
 def _metric(row: Mapping[str, Any]) -> Metric:

@@ -24,6 +24,8 @@ from fastgan_aug.quality.kid import kid
 from fastgan_aug.quality.privacy import PIXELS, RealSlices, nn_share, pixel_distances
 
 VALIDATION, TRAINING = "validation", "training"
+SAMPLES = 32
+"""Images for each cell of a run that was not told how many."""
 MEMORISED = 0.6
 """Nearest-neighbour share from which on a checkpoint counts as copying, if chance gives less."""
 _FEWEST = 2  # patients in a cell for a KID
@@ -154,13 +156,30 @@ class Judge:
         cells = [cell for cell in self.cells for _ in range(self.samples)]
         seeds = np.arange(1, len(cells) + 1, dtype=np.uint64)
         images = synthesizer.generate(cells, seeds)
+        meta = synthesizer.meta
+        return self.compare(images, [str(c) for c in cells], meta.images_seen, meta.digest)
+
+    def compare(
+        self,
+        images: NDArray[np.float32],
+        cells: Sequence[str],
+        images_seen: int,
+        checkpoint: str,
+    ) -> Score:
+        """Scores images.
+
+        Args:
+            images: (M, S, S) float32 in [0, 1].
+            cells: (M,) the cell of each; two or more of each cell in ``self.cells``.
+            images_seen: Of the checkpoint that made them.
+            checkpoint: Its digest.
+        """
         raw = fixed_vector(images)
-        made = Sample.of(self._view.standard(raw), [str(c) for c in cells])
+        made = Sample.of(self._view.standard(raw), cells)
         found = tuple(self._cell(str(cell), made, raw) for cell in self.cells)
         share, chance = self._share(images)
         value = float(np.mean([c.value for c in found]))
-        meta = synthesizer.meta
-        return Score(meta.images_seen, meta.digest, value, found, share, chance, self.reference)
+        return Score(images_seen, checkpoint, value, found, share, chance, self.reference)
 
     def _comparable(self, cell: str) -> bool:
         return len(np.unique(self._real.owners[self._real.cells == cell])) >= _FEWEST

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from fastgan_aug.balance import BalancePlan
 from fastgan_aug.cli.main import app
 from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.engines import mlflow_promotion as promotion
 from fastgan_aug.engines import mlflow_registry as registry
 from fastgan_aug.engines.mlflow_client import connect, local_uri
 from fastgan_aug.engines.mlflow_server import (
@@ -30,10 +31,19 @@ from fastgan_aug.engines.mlflow_server import (
     tracking_server,
 )
 from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset, replay
-from fastgan_aug.errors import CheckpointError, ModelNotFound, PortInUse, RegistryError
+from fastgan_aug.errors import (
+    CheckpointError,
+    GateRefused,
+    ModelNotFound,
+    PortInUse,
+    RegistryError,
+)
 from fastgan_aug.gan.checkpoint import GENERATOR, META, Lineage, read_meta, write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
 from fastgan_aug.gan.training import new_state
+from fastgan_aug.quality.gate import Rule, judge
+from fastgan_aug.quality.metric import Metric
+from fastgan_aug.quality.report import QualityReport
 from serving.batch import BalancedBatch
 from serving.protocol import Header, Provenance
 
@@ -152,11 +162,13 @@ def test_registered_fetched_promoted(uri: str, run: tuple[Path, str], tmp_path: 
         registry.find("nothing-here", "champion", uri)
 
     with pytest.raises(RegistryError, match="name and a reason"):
-        registry.promote("toy", made.version, uri, by=" ", reason="better")
-    champion = registry.promote("toy", "candidate", uri, by="A. Person", reason="first one")
+        promotion.promote("toy", made.version, uri, by=" ", reason="better")
+    record(made, uri, tmp_path / "quality", 0.01)
+    champion = promotion.promote("toy", "candidate", uri, by="A. Person", reason="first one")
     assert champion.aliases == ("candidate", "champion")
     assert champion.tags["promoted_by"] == "A. Person"
     assert champion.tags["promoted_over"] == "none"
+    assert champion.tags["promoted_override"] == "no"
 
     fetched = registry.fetch("toy", "champion", uri, tmp_path)
     assert fetched.folder is not None
@@ -211,11 +223,169 @@ def test_a_new_champion_names_the_one_before(
         )
         for seed in (2, 3)
     )
-    registry.promote("two", first.version, uri, by="A", reason="only one")
-    now = registry.promote("two", second.version, uri, by="B", reason="better")
+    for number, version in enumerate((first, second)):
+        record(version, uri, tmp_path / f"quality {number}", 0.01)
+    promotion.promote("two", first.version, uri, by="A", reason="only one", expect="none")
+    now = promotion.promote(
+        "two", second.version, uri, by="B", reason="better", expect=first.version
+    )
     assert now.tags["promoted_over"] == first.version
     assert registry.find("two", "champion", uri).version == second.version
     assert registry.find("two", first.version, uri).aliases == ()
+
+
+def record(
+    version: registry.RegisteredVersion, uri: str, folder: Path, kid: float
+) -> QualityReport:
+    """A quality report of that version, which passes up to a KID of 0.05, logged."""
+    metrics = [Metric("kid", "disc", kid, 5, bound=0.05)]
+    sha = version.tags["checkpoint_sha256"]
+    report = QualityReport(metrics, {}, judge([Rule("kid")], metrics), {"checkpoint": sha})
+    report.write(folder / "report.json")
+    (folder / "report.html").write_text("<p>looked at</p>")
+    promotion.record_report(version, folder, uri)
+    return report
+
+
+@pytest.fixture
+def fresh(uri: str, run: tuple[Path, str], tmp_path: Path) -> registry.RegisteredVersion:
+    """A version of a model of its own, without a report."""
+    name = f"gate {tmp_path.name}"
+    return registry.register(checkpoint(tmp_path / "c", 5), uri=uri, model_name=name, run_id=run[1])
+
+
+def promoted(version: registry.RegisteredVersion, uri: str, **more: object):
+    named = {"by": "A. Person", "reason": "a reason"} | more
+    return promotion.promote(version.name, version.version, uri, **named)  # type: ignore[arg-type]
+
+
+def champion_of(version: registry.RegisteredVersion, uri: str) -> str | None:
+    return connect(uri).get_registered_model(version.name).aliases.get("champion")
+
+
+def test_without_a_report_nothing_is_promoted(uri: str, fresh: registry.RegisteredVersion) -> None:
+    with pytest.raises(GateRefused, match="no quality report"):
+        promoted(fresh, uri)
+    assert champion_of(fresh, uri) is None
+    assert "promoted_by" not in registry.find(fresh.name, fresh.version, uri).tags
+
+
+def test_a_fail_is_promoted_by_a_named_override_alone_and_that_is_recorded(
+    uri: str, fresh: registry.RegisteredVersion, tmp_path: Path
+) -> None:
+    record(fresh, uri, tmp_path / "bad", 0.5)
+    assert registry.find(fresh.name, fresh.version, uri).tags["quality"] == "FAIL"
+    with pytest.raises(GateRefused, match=r"kid of disc is 0\.5"):
+        promoted(fresh, uri)
+    assert champion_of(fresh, uri) is None
+    with pytest.raises(RegistryError, match="name and a reason"):
+        promoted(fresh, uri, by="", override=True)
+    tags = promoted(fresh, uri, override=True).tags
+    assert champion_of(fresh, uri) == fresh.version
+    assert (tags["promoted_by"], tags["promoted_reason"]) == ("A. Person", "a reason")
+    assert "says FAIL" in tags["promoted_override"]
+    origin = registry.lineage(fresh.name, fresh.version, uri)
+    assert "says FAIL" in origin["promoted"]["promoted_override"]
+    # A better report later, and the next promotion overrides nothing.
+    record(fresh, uri, tmp_path / "good", 0.01)
+    assert promoted(fresh, uri).tags["promoted_override"] == "no"
+
+
+def test_reports_are_kept_side_by_side_and_verified(
+    uri: str, folder: Path, fresh: registry.RegisteredVersion, tmp_path: Path
+) -> None:
+    record(fresh, uri, tmp_path / "bad", 0.5)
+    made = record(fresh, uri, tmp_path / "good", 0.01)
+    version = registry.find(fresh.name, fresh.version, uri)
+    read = promotion.recorded_report(version, uri)
+    assert read is not None
+    assert read.digest == made.digest == version.tags["quality_report_sha256"]
+    place = f"quality/version-{version.version}"
+    kept = artefacts(connect(uri), version.run_id, place)
+    assert {
+        f"{version.tags['quality_report']}/{name}" for name in ("report.json", "report.html")
+    } <= kept
+    assert len(kept) >= 4
+    # A tag alone opens nothing: the report itself is read again.
+    stored = next((folder / "mlartifacts").rglob(f"{version.tags['quality_report']}/report.json"))
+    stored.write_text(stored.read_text().replace("0.01", "0.02"))
+    with pytest.raises(GateRefused, match="sha256"):
+        promoted(fresh, uri)
+    stored.unlink()
+    with pytest.raises(GateRefused, match="gone"):
+        promoted(fresh, uri)
+    assert champion_of(fresh, uri) is None
+
+
+def test_the_report_of_another_checkpoint_is_refused(
+    uri: str, fresh: registry.RegisteredVersion, run: tuple[Path, str], tmp_path: Path
+) -> None:
+    other = registry.register(
+        checkpoint(tmp_path / "d", 6), uri=uri, model_name=fresh.name, run_id=run[1]
+    )
+    record(other, uri, tmp_path / "quality", 0.01)
+    with pytest.raises(RegistryError, match="of the checkpoint"):
+        promotion.record_report(fresh, tmp_path / "quality", uri)
+    theirs = registry.find(other.name, other.version, uri).tags
+    for key in ("quality", "quality_report", "quality_report_sha256"):
+        connect(uri).set_model_version_tag(fresh.name, fresh.version, key, theirs[key])
+    with pytest.raises(GateRefused, match="cannot be trusted"):
+        promoted(fresh, uri)
+
+
+def test_the_expected_champion_must_be_the_champion(
+    uri: str, fresh: registry.RegisteredVersion, tmp_path: Path
+) -> None:
+    record(fresh, uri, tmp_path / "quality", 0.01)
+    with pytest.raises(RegistryError, match="is nobody, not version 7"):
+        promoted(fresh, uri, expect="7")
+    assert champion_of(fresh, uri) is None
+    promoted(fresh, uri, expect="none")
+    with pytest.raises(RegistryError, match=f"is version {fresh.version}, not nobody"):
+        promoted(fresh, uri, expect="none")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_promotion_overtaken_by_another_takes_itself_back(
+    moment: str,
+    uri: str,
+    fresh: registry.RegisteredVersion,
+    run: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other one promotes for real, at the moment that a slow network would give it."""
+    rival = registry.register(
+        checkpoint(tmp_path / "d", 6), uri=uri, model_name=fresh.name, run_id=run[1]
+    )
+    for number, version in enumerate((fresh, rival)):
+        record(version, uri, tmp_path / f"quality {number}", 0.01)
+    move = promotion._move
+
+    def overtaken(client: object, model: str, version: str, previous: str) -> None:
+        monkeypatch.setattr(promotion, "_move", move)
+        if moment == "before":
+            promoted(rival, uri)
+        else:
+            after_setting(client, lambda: promoted(rival, uri))
+        move(client, model, version, previous)
+
+    monkeypatch.setattr(promotion, "_move", overtaken)
+    with pytest.raises(RegistryError, match="somebody else moved the champion"):
+        promoted(fresh, uri)
+    assert champion_of(fresh, uri) == rival.version
+    assert "promoted_by" not in registry.find(fresh.name, fresh.version, uri).tags
+
+
+def after_setting(client: object, then: object) -> None:
+    """Lets something happen right after the client has set an alias."""
+    set_alias = client.set_registered_model_alias  # type: ignore[attr-defined]
+
+    def slow(*arguments: object) -> None:
+        set_alias(*arguments)
+        then()  # type: ignore[operator]
+
+    client.set_registered_model_alias = slow  # type: ignore[attr-defined]
 
 
 def test_an_outage_stops_nothing_and_replay_sends_the_rest_once(tmp_path: Path) -> None:
@@ -312,11 +482,14 @@ def test_the_command_line_registers_promotes_and_prints_the_lineage(tmp_path: Pa
 
     # The default address is where the run was tracked.
     assert "models:/toy/1" in call("register", str(source), "--model", "toy")
-    said = call(
-        *("promote", "candidate", "--by", "A. Person", "--reason", "the first"),
-        *("--model", "toy", "--tracking-uri", address),
-    )
+    promote = ("promote", "candidate", "--by", "A. Person", "--reason", "the first")
+    where = ("--model", "toy", "--tracking-uri", address)
+    refused = runner.invoke(app, [*promote, *where])
+    assert isinstance(refused.exception, GateRefused)
+    assert "--override" in refused.exception.do
+    said = call(*promote, *where, "--override", "--expect", "none")
     assert "before: none" in said
+    assert "no quality report" in said
 
     batch = tmp_path / "batch.parquet"
     origin = Provenance(
@@ -336,7 +509,7 @@ def test_the_command_line_registers_promotes_and_prints_the_lineage(tmp_path: Pa
     assert "= MLflow" not in alone
     compared = call("lineage", str(batch), "--tracking-uri", address)
     assert compared.count("= MLflow") == 5
-    assert "promoted by A. Person: the first" in compared
+    assert "promoted by A. Person (overrode: models:/toy/1 has no quality report)" in compared
     away = call("lineage", str(batch), "--tracking-uri", f"http://127.0.0.1:{free_port()}")
     assert "could not be reached" in away
     assert run_id in away
