@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 from benchmarks.measure import RESULTS, figure, publish, watched
 from fastgan_aug.config import load_config
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.phantom import spect
 from fastgan_aug.data.phantom.plan import plan_patients
 from fastgan_aug.data.phantom.population import (
     BLOCK,
     PhantomConfig,
     draw_block,
     make_phantom,
-    spect,
 )
 from fastgan_aug.quality.counts import left_right_ratio, masks, mean_counts, symmetry_axes
 from fastgan_aug.quality.spectrum import radial_power

@@ -142,21 +142,25 @@ class DownstreamConfig(_Section):
 
 
 def _gate() -> list[Rule]:
-    """The default table: one line per question that a generator must answer."""
+    """The default table: one line per question that a generator must answer.
+
+    Real slices of other patients, played as a generator against a phantom of Table 1's size, stay
+    inside every limit with room to spare.
+    """
     return [
         Rule("mc_ratio", at_least=0.93, at_most=1.07),
         Rule("log_lr_difference", at_least=-0.1, at_most=0.1),
-        Rule("abs_log_lr_ratio", at_least=0.5, at_most=2.0),
-        Rule("sd_map_ratio", at_least=0.8, at_most=1.25),
+        Rule("abs_log_lr_ratio", at_least=0.6, at_most=1.7),
+        Rule("sd_map_ratio", at_least=0.85, at_most=1.18),
         Rule("kid", cells=OVERALL),
         Rule("kid"),
-        Rule("coverage_ratio", cells=OVERALL, at_least=0.85),
-        Rule("coverage_ratio", at_least=0.6),
+        Rule("coverage_ratio", cells=OVERALL, at_least=0.9),
+        Rule("coverage_ratio", at_least=0.7),
         Rule("pairwise_ratio", cells=OVERALL, at_least=0.9),
         Rule("modes_ratio", cells=OVERALL, at_least=0.7),
         Rule("duplicate_rate", cells=OVERALL, at_most=0.02),
         Rule("nn_share", cells=OVERALL),
-        Rule("copy_rate", cells=OVERALL, at_most=0.02),
+        Rule("copy_rate", cells=OVERALL, at_most=0.01),
         Rule("membership_auc", cells=OVERALL),
         Rule("real_on_synthetic", cells=OVERALL),
         Rule("synthetic_on_real", cells=OVERALL),
@@ -174,6 +178,8 @@ class QualityConfig(_Section):
         seed: Of samples, fits, resamples and every choice of slices.
         resplits: Halvings of the real patients that a KID's floor rests on.
         kid_delta: KID beyond that floor that still passes.
+        privacy_delta: Share of nearest neighbours, and AUC of the membership attack, beyond what
+            chance gives that still pass.
         classifier: Whether the classifier is fitted. Without it a report is a quick look: rules
             on what it measures fail.
         steps: Optimiser steps of each of the classifier's fits.
@@ -187,7 +193,8 @@ class QualityConfig(_Section):
 
     seed: int = Field(0, ge=0)
     resplits: int = Field(200, ge=20)
-    kid_delta: float = Field(0.05, ge=0)
+    kid_delta: float = Field(0.25, ge=0)
+    privacy_delta: float = Field(0.03, ge=0)
     classifier: bool = True
     steps: int = Field(400, ge=1)
     batch: int = Field(64, ge=2)

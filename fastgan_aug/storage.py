@@ -20,13 +20,16 @@ def replace_when_complete(target: Path) -> Iterator[Path]:
     exists already is moved aside first and removed after the rename.
 
     Raises:
-        StorageError: the disk is full, or the place cannot be written. The temporary is removed.
+        StorageError: the disk is full, the place cannot be written, or the block made a file where
+            a folder is. The temporary is removed, and what was there stays.
     """
     temporary = target.with_name(f"{target.name}.tmp-{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _synchronise(temporary)
+        if target.is_dir() and not temporary.is_dir():
+            raise IsADirectoryError(f"there is a folder of that name: {target.name}")
         if target.is_dir():
             old = target.with_name(f"{target.name}.tmp-{secrets.token_hex(4)}")
             target.rename(old)
@@ -42,7 +45,7 @@ def replace_when_complete(target: Path) -> Iterator[Path]:
         if _is_os_error(error):
             raise StorageError(
                 f"{target.name} could not be written to {target.parent}: {error}",
-                do="free some space or choose another folder; nothing half-written was left",
+                do="free some space, or choose another place; nothing half-written was left",
             ) from error
         raise
 

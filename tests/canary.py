@@ -104,6 +104,7 @@ def plant_dicom(root: Path) -> Path:
     (root / f"{SURNAME}.txt").write_text(f"{SURNAME} {IDS[0]}")
     lines += [f"{PERSON}/{bad}.dcm,1,disc,{REMARK}" for bad in ("burned", "raw", "cut", "head")]
     lines += [f"{PERSON}/{IDS[0]}.dcm,{SURNAME},disc,", f"{SURNAME}/missing.dcm,1,ring,{IDS[3]}"]
+    lines.append(f"{PERSON}/{IDS[1]}.dcm,3,{SURNAME}, {GIVEN},disc")  # a comma without quotes
     return _csv(root, lines)
 
 
@@ -142,6 +143,7 @@ def plant_nifti(root: Path) -> Path:
     (root / PERSON / "cut.nii").write_bytes(whole[:-500])
     (root / PERSON / "text.nii").write_text(f"{SURNAME} {IDS[0]}")
     lines += [f"{PERSON}/{bad}.nii,1,disc,{IDS[0]},{STUDY}," for bad in ("cut", "text", "missing")]
+    lines.append(f"{PERSON}/{IDS[1]}.nii.gz,3,{SURNAME}, {GIVEN},disc,{IDS[1]},{STUDY}")
     return _csv(root, [*lines, f"{PERSON}/{IDS[2]}.nii,{SURNAME},disc,{IDS[2]},{STUDY},"])
 
 
@@ -170,6 +172,7 @@ def plant_folder(root: Path) -> Path:
     bad = ("cut.png", "text.tif", "colour.png", "missing.png", f"{SURNAME}.xyz")
     lines += [f"{PERSON}/{name},1,disc,{IDS[0]},{STUDY},{REMARK}" for name in bad]
     lines.append(f"{PERSON}/{IDS[0]}-0.png{SURNAME},{SURNAME},disc,,{STUDY},{REMARK}")
+    lines.append(f"{PERSON}/comma.png,1,{SURNAME}, {GIVEN},disc,{IDS[0]},{STUDY}")
     return _csv(root, lines)
 
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from fastgan_aug.cli.main import app
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.exporters.export import FORMATS
 from fastgan_aug.errors import DataError, UnknownCell
 from serving.batch import BalancedBatch
 
@@ -72,6 +73,10 @@ def test_a_withdrawn_patient_is_gone(toy: Dataset, tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
     result = data("withdraw", patient, "--data", path)
+    assert result.exit_code == 2, "who saw them is part of a withdrawal"
+    assert path.read_bytes() == content
+
+    result = data("withdraw", patient, "--data", path, "--no-models")
     assert result.exit_code == 0, result.output
     after = Dataset.read(path)
     assert after.digest in result.output
@@ -82,13 +87,33 @@ def test_a_withdrawn_patient_is_gone(toy: Dataset, tmp_path: Path) -> None:
     assert patient.encode() not in path.read_bytes()
     assert [p.name for p in tmp_path.iterdir()] == ["toy.parquet"], "nothing is left beside"
 
-    result = data("withdraw", patient, "--data", path)
+    result = data("withdraw", patient, "--data", path, "--no-models")
     assert isinstance(result.exception, DataError)
     assert "no patient" in result.exception.what
 
 
 def test_the_only_patient_cannot_be_taken_out(toy: Dataset, tmp_path: Path) -> None:
     toy.of_patients(toy.patients[:1]).write(tmp_path / "one.parquet")
-    result = data("withdraw", toy.patients[0], "--data", tmp_path / "one.parquet")
+    result = data("withdraw", toy.patients[0], "--data", tmp_path / "one.parquet", "--no-models")
     assert isinstance(result.exception, DataError)
     assert "delete the file" in result.exception.do
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_no_output_replaces_its_own_input(phantom: Path, tmp_path: Path, link: bool) -> None:
+    content, out = phantom.read_bytes(), phantom
+    if link:
+        out = tmp_path / "another.parquet"
+        out.symlink_to(phantom)
+    for words in (
+        *(("export", phantom, "--format", name, "--out", out) for name in FORMATS),
+        ("describe", phantom, "--out", out),
+        ("compare", phantom, phantom, "--out", out),
+    ):
+        result = data(*words)
+        assert isinstance(result.exception, DataError), result.output
+        assert "would be lost" in result.exception.what
+        assert phantom.read_bytes() == content
+    page = phantom.rename(tmp_path / "phantom.html")  # what describe writes by default
+    assert isinstance(data("describe", page).exception, DataError)
+    assert page.read_bytes() == content

@@ -146,11 +146,36 @@ def test_bad_input_raises_its_own_error_and_writes_nothing(tmp_path: Path):
         ("--factor", "kind", "--dry-run", "--format", "nifti", "--no-patients"),
         ("--factor", "a", "--factor", "b", "--dry-run", "--format", "npz"),
         ("--factor", "kind", "--dry-run", "--format", "npz", "--labels", "l.csv"),
+        ("--factor", "kind", "--dry-run", "--format", "folder", "--no-patients", "--patient", "p"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path: Path, words: tuple[str, ...]):
     write_labels(tmp_path, "a.dcm,1,x")
     assert invoke(tmp_path, *words).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "a.png", "a.nii.gz", "labels.csv"])
+@pytest.mark.parametrize("asked", ["auto", "dicom", "nifti", "folder"])
+def test_a_single_file_is_no_folder(tmp_path: Path, name: str, asked: str):
+    write_labels(tmp_path, "a.dcm,1,x")
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match="single file") as error:
+        invoke(tmp_path / name, "--factor", "kind", "--dry-run", "--format", asked)
+    assert "folder that holds the file" in error.value.do
+
+
+def test_no_output_replaces_what_is_imported(tmp_path: Path):
+    root = make_toy_folder(tmp_path / "toy")
+    (tmp_path / "k").write_text("07" * 32)
+    words = (root, "--factor", "shape", "--patient", "donor", "--key", tmp_path / "k")
+    picture = next(path for path in root.rglob("*") if path.is_file() and path.suffix != ".csv")
+    for out in (root / "labels.csv", picture, tmp_path / "k"):
+        content = out.read_bytes()
+        with pytest.raises(DataError, match="would be lost"):
+            invoke(*words, "--out", out)
+        assert out.read_bytes() == content
+    for _ in range(2):  # an older import may be replaced, below the folder too
+        run(*words, "--out", root / "toy.parquet")
 
 
 def test_help_shows_examples():

@@ -230,6 +230,29 @@ def test_synthetic_data_stay_marked(tmp_path: Path):
     assert dataset.column("synthetic").all()
 
 
+@pytest.mark.parametrize("burned", ["NO", "YES", None])
+@pytest.mark.parametrize("synthetic", ["YES", "NO", None])
+@pytest.mark.parametrize("conversion", ["SYN", "WSD", None])
+def test_secondary_captures_are_taken_of_nobody_alone(
+    tmp_path: Path, burned: str | None, synthetic: str | None, conversion: str | None
+):
+    header = nm_header(1, NumberOfFrames=None, SliceVector=None, FrameIncrementPointer=None)
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    told = {"BurnedInAnnotation": burned, "SyntheticData": synthetic, "ConversionType": conversion}
+    for name, value in told.items():
+        if value is not None:
+            setattr(header, name, value)
+    write_dicom(tmp_path / "a.dcm", header, truth()[3])
+    imported = whole(tmp_path, slices=1)
+    if (burned, synthetic) == ("NO", "YES"):
+        assert imported.dataset is not None
+        assert imported.dataset.column("synthetic").all()
+        assert imported.dataset.meta.laterality == "unverified"
+        return
+    assert imported.dataset is None
+    assert "pixels" in imported.items[0].refused
+
+
 TILTED = [1, 0, 0, 0, float(np.cos(0.6)), float(np.sin(0.6))]
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"ImageType": ["ORIGINAL", "PRIMARY", "TOMO", "EMISSION"]}, "raw projections"),

@@ -48,7 +48,7 @@ def test_what_leaves_is_an_allow_list(tmp_path: Path):
     assert set(fields) == {
         "patient", "issuer", "series", "instance", "frames", "rows", "columns", "orientation",
         "position", "spacing", "between", "places", "slope", "intercept", "unit", "synthetic",
-        "eight_bit", "lossy", "bytes",
+        "eight_bit", "lossy", "capture", "bytes",
     }  # fmt: skip
     assert NAME not in repr(fields)
     assert "1952" not in repr(fields)

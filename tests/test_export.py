@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +116,22 @@ def test_ids_of_real_patients_never_leave_with_synthetic_rows(
     assert {row["patient_id"] for row in lines(tmp_path / "png")} == set(out.patients)
 
 
+def _check_kept(scans: Dataset, older: Path, beside: str, file_format: str) -> None:
+    """Whatever stands beside an older export, the next one takes neither it nor the export."""
+    path = older / beside
+    if path.parent.exists() and not path.parent.is_dir():
+        return
+    missing = not path.parent.exists()
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("kept")
+    with pytest.raises(DataError, match="something else"):
+        export(scans, older, file_format)
+    assert path.read_text() == "kept"
+    path.unlink()
+    if missing:
+        path.parent.rmdir()
+
+
 def test_bad_orders_are_refused_and_cost_nothing(scans: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="format"):
         export(scans, tmp_path / "out", "jpeg")
@@ -126,6 +143,21 @@ def test_bad_orders_are_refused_and_cost_nothing(scans: Dataset, tmp_path: Path)
         with pytest.raises(DataError):
             export(scans, tmp_path / "mine", file_format)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "kept"
+    for file_format in ("png", "nifti", "dicom"):
+        (mine := tmp_path / "mine").mkdir(exist_ok=True)
+        export(scans, tmp_path / "older", file_format)
+        for beside in ("thesis.txt", "images/mine.png", "000000.dcm/mine"):
+            _check_kept(scans, tmp_path / "older", beside, file_format)
+        told = (tmp_path / "older" / "provenance.json").read_text()
+        for other in ("{}", "[]", "no JSON", told.replace(NOTICE, "another")):
+            (mine / "thesis.txt").unlink(missing_ok=True)
+            (mine / "provenance.json").write_text(other)
+            with pytest.raises(DataError, match="something else"):
+                export(scans, mine, file_format)
+            assert (mine / "provenance.json").read_text() == other
+        shutil.rmtree(mine)
+        shutil.rmtree(tmp_path / "older")
+    (tmp_path / "mine").mkdir()
     (tmp_path / "file").write_text("kept")
     with pytest.raises(DataError, match="is a file"):
         export(scans, tmp_path / "file", "png")

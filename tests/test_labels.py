@@ -47,9 +47,38 @@ def test_declared_values_stand_as_declared(tmp_path: Path):
 
 
 def test_spreadsheets_are_read(tmp_path: Path):
-    (tmp_path / "labels.csv").write_bytes("\ufefffile,kind,extra\r\n a , x \r\n".encode())
+    (tmp_path / "labels.csv").write_bytes("\ufefffile,kind,extra,\r\n a , x ,,\r\n".encode())
     labels = read_labels(tmp_path, Path("labels.csv"), factors=["kind"], columns=["file"])
-    assert labels.lines[0].row == {"file": "a", "kind": "x", "extra": ""}
+    row = labels.lines[0].row
+    assert {name: row[name] for name in ("file", "kind", "extra")} == {
+        "file": "a", "kind": "x", "extra": "",
+    }  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(["a,x,p", '"a,b",x,p', f"a,{NAME},{NAME},x", "a,x"]), min_size=1))
+def test_a_line_of_other_cells_than_the_header_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+):
+    root = tmp_path_factory.mktemp("csv")
+    odd = [i for i, line in enumerate(lines, 2) if line in (f"a,{NAME},{NAME},x", "a,x")]
+    if len(odd) == len(lines):
+        with pytest.raises(DataError, match="no line of the labels has 3 cells") as caught:
+            read(root, *lines, columns="file,kind,who")
+        assert NAME not in "".join(traceback.format_exception(caught.value))
+        return
+    labels = read(root, *lines, columns="file,kind,who")
+    assert [item.where for item in labels.refused] == [f"line {i}" for i in odd]
+    assert sorted(odd + [label.line for label in labels.lines]) == list(range(2, len(lines) + 2))
+    assert all(item.refused in ("it has 4 cells, the header 3", "it has 2 cells, the header 3")
+               for item in labels.refused)  # fmt: skip
+    assert labels.space.to_dict() == {"kind": ["x"]}
+    assert NAME not in repr(labels)
+
+
+def test_a_column_named_twice_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="1 names of columns stand more than once") as caught:
+        read(tmp_path, "a,x,y", columns=f"{NAME},kind,{NAME}")
+    assert NAME not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(

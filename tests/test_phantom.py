@@ -256,12 +256,16 @@ def test_unilateral_slices_are_darker_on_the_side_that_truth_names():
 # -- anatomy and lesions -------------------------------------------------------------------
 
 
-def test_truth_and_pattern_agree(small_phantom: Dataset):
-    left, right = small_phantom.column("defect_left"), small_phantom.column("defect_right")
-    for i, cell in enumerate(small_phantom.cells):
+@pytest.mark.parametrize("tilt_deg", [3.0, 10.0])
+def test_truth_and_pattern_agree(small_config: PhantomConfig, tilt_deg: float):
+    phantom = make_phantom(replace(small_config, scanner=Scanner(tilt_deg=tilt_deg)))
+    left, right = phantom.column("defect_left"), phantom.column("defect_right")
+    depth = np.stack(list(phantom.column("defect_depth"))) / 100
+    for i, cell in enumerate(phantom.cells):
         if cell is not None:
-            damaged = int(left[i] > 0.05) + int(right[i] > 0.05)
+            damaged = int(left[i] > 0.08) + int(right[i] > 0.08)
             assert damaged == {"normal": 0, "unilateral": 1, "bilateral": 2}[cell.values[1]]
+            assert depth[i].max() >= max(left[i], right[i]) - 0.006
 
 
 def test_regions_share_the_head_and_tissues_stay_in_range():
@@ -319,6 +323,9 @@ def test_stress_deepens_a_lesion_and_never_beyond_everything(depth: float, reser
         {"patients": 0},
         {"patients": 939},
         {"size": 4},
+        {"size": 32},  # of 4 mm: no head fits
+        {"size": 100_000},
+        {"seed": -1},
     ],
 )
 def test_bad_settings_are_refused_with_what_is_allowed(values: dict[str, Any]):

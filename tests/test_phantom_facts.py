@@ -44,12 +44,6 @@ def activity(phantom: Dataset, rows: np.ndarray) -> np.ndarray:
     return columns.reshape(len(columns), phantom.meta.size, phantom.meta.size)
 
 
-def halves(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over the patient's left (higher columns) and right."""
-    middle = images.shape[-1] // 2
-    return images[..., middle:].sum((-2, -1)), images[..., :middle].sum((-2, -1))
-
-
 # -- anatomy and flow ----------------------------------------------------------------------------
 
 
@@ -94,26 +88,31 @@ def test_grey_over_white_after_blur(phantom: Dataset):
 
 
 def test_cerebellum_over_cortex(phantom: Dataset):
-    """p99 of the cerebellum's level over the cortex's, counts: 1.04 [M]. Tolerance: 0.10."""
+    """p99 of the cerebellum's level over the cortex's: 1.04 [M]. Tolerance: 0.10 of true activity.
+
+    Of reconstructed counts 0.25: attenuation, blur and noise of few scans are in it.
+    """
     counts = phantom.images * phantom.column("scale")[:, None, None]
-    levels = {c: np.percentile(counts[of(phantom, c)], 99, axis=(1, 2)).mean()
-              for c in ("CER/normal", "COR/normal")}  # fmt: skip
-    cells = [of(phantom, c) for c in levels]
-    true = [np.percentile(activity(phantom, rows), 99, axis=(1, 2)).mean() for rows in cells]
+    rows = [of(phantom, cell) for cell in ("CER/normal", "COR/normal")]
+    seen = [np.percentile(counts[r], 99, axis=(1, 2)).mean() for r in rows]
+    true = [np.percentile(activity(phantom, r), 99, axis=(1, 2)).mean() for r in rows]
     assert true[0] / true[1] == pytest.approx(1.04, abs=0.10)
-    assert levels["CER/normal"] / levels["COR/normal"] == pytest.approx(1.04, abs=0.25)
+    assert seen[0] / seen[1] == pytest.approx(1.04, abs=0.25)
 
 
 def test_normal_left_right_ratio(phantom: Dataset):
-    """1.00 +- 0.03 [K], of true activity. Tolerance: 0.01 of the mean, SD 0.015 to 0.045."""
+    """1.00 +- 0.03 [K], of true activity about the head's own axis.
+
+    Tolerance: mean 0.015, SD 0.015 to 0.045. Of reconstructed slices, with noise and few counts:
+    mean 0.015, SD up to 0.065.
+    """
     rows = of(phantom, "BG/normal") | of(phantom, "COR/normal")
-    left, right = halves(activity(phantom, rows))
-    # Small shifts of the head leave the middle column: the ratio's SD is of head and flow.
-    ratio = left / right
-    measured = left_right_ratio(phantom.images[rows])
-    assert np.mean(measured) == pytest.approx(1.0, abs=0.015)
-    assert 0.015 < np.std(measured) < 0.065
-    assert np.mean(ratio) == pytest.approx(1.0, abs=0.03)
+    true = left_right_ratio(activity(phantom, rows).astype(np.float32))
+    seen = left_right_ratio(phantom.images[rows])
+    assert np.mean(true) == pytest.approx(1.0, abs=0.015)
+    assert 0.015 < np.std(true) < 0.045
+    assert np.mean(seen) == pytest.approx(1.0, abs=0.015)
+    assert np.std(seen) < 0.065
 
 
 @pytest.mark.parametrize(("per_mm", "real"), [(0.02, 4e-3), (0.05, 9e-5), (0.10, 1e-6)])
@@ -174,7 +173,10 @@ def test_territory_areas(z: float, shares: tuple[float, float, float]):
 
 
 def test_territory_borders():
-    """Angles from the anterior midline: MCA 0-150 at z +6, 20-160 at +30 [M]. Tolerance: 8."""
+    """Angles from the anterior midline: MCA 0-150 at z +6, 20-160 at +30 [M].
+
+    Tolerance: 8 behind, 12 in front.
+    """
     maps = template()
     for z, first, last in ((6, 0, 150), (30, 20, 160), (40, 26, 154)):
         plane = int(np.argmin(np.abs(maps.z[0, 0] - z)))

@@ -14,6 +14,11 @@ def write_half(target: Path, error: Exception) -> None:
         raise error
 
 
+def write_whole(target: Path) -> None:
+    with replace_when_complete(target) as temporary:
+        temporary.write_text("whole")
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
@@ -34,6 +39,16 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
             (temporary / content).write_text(content)
     assert [p.name for p in target.iterdir()] == ["two"]
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.mkdir()
+    (target / "image.png").write_text("kept")
+    with pytest.raises(StorageError, match="folder of that name"):
+        write_whole(target)
+    assert (target / "image.png").read_text() == "kept"
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
 
 
 def test_a_full_disk_is_a_typed_error(tmp_path: Path) -> None:

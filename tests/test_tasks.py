@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +61,51 @@ def test_no_more_is_under_way_than_memory_allows():
 def test_one_worker_needs_no_process():
     assert on_all_cores(1) is map
     assert isinstance(on_all_cores(2), partial)
+
+
+PARENT = """
+import time
+from fastgan_aug.engines.tasks import map_in_processes
+from test_tasks import say_and_sleep
+
+if __name__ == "__main__":
+    list(map_in_processes(say_and_sleep, [{folder!r}] * 2, workers=2))
+"""
+
+
+def say_and_sleep(folder: str) -> None:
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, if only as a zombie that nobody has waited for."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.1)
+    return holds()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path):
+    (said := tmp_path / "said").mkdir()
+    (tmp_path / "parent.py").write_text(PARENT.format(folder=str(said)))
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], env=os.environ | {"PYTHONPATH": path}
+    )
+    try:
+        assert until(lambda: len(list(said.iterdir())) == 2)
+        workers = [int(path.name) for path in said.iterdir()]
+    finally:
+        parent.kill()
+        parent.wait(10)
+    assert until(lambda: all(map(gone, workers)), 10)

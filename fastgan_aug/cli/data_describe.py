@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fastgan_aug.cli.data_tables import print_cells, print_facts
+from fastgan_aug.cli.own_input import keep_inputs
 
 if TYPE_CHECKING:
     from fastgan_aug.quality.comparison import Comparison
@@ -35,13 +36,14 @@ def describe(
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.data.validation.validate import validate
 
+    target = out or path.with_suffix(".html")
+    keep_inputs(target, [path])
     dataset = Dataset.read(path)
     console = Console()
     print_cells(dataset, console)
     print_facts(dataset, console)
     findings = validate(dataset)
     console.print(f"Validation: {summary(findings)}", highlight=False)
-    target = out or path.with_suffix(".html")
     write_describe_page(dataset, findings, target, per_cell, seed)
     console.print(f"Page: {target}", highlight=False, soft_wrap=True)
 
@@ -68,11 +70,12 @@ def compare(
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.quality.comparison import measure, pixel_edges
 
+    target = out or first.with_name(f"{first.stem}-beside-{second.stem}.html")
+    keep_inputs(target, [first, second])
     datasets = Dataset.read(first), Dataset.read(second)
     pixels = pixel_edges(*datasets, pixel_mm_a, pixel_mm_b)
     edges = pixels or (None, None)
     measured = measure(datasets[0], edges[0]), measure(datasets[1], edges[1])
-    target = out or first.with_name(f"{first.stem}-beside-{second.stem}.html")
     names = first.stem, second.stem
     table = write_compare_page(datasets, names, pixels, measured, target)
     console = Console()

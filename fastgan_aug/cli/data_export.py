@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastgan_aug.cli.data_tables import print_written
+from fastgan_aug.cli.own_input import keep_inputs
 
 if TYPE_CHECKING:
     from fastgan_aug.data.dataset import Dataset
@@ -38,6 +39,7 @@ def export(
     """
     from fastgan_aug.data.exporters.export import export as write
 
+    keep_inputs(out, [data])
     dataset = _of_cells(_read(data), cell or [])
     console = Console()
     with console.status("Writing"):
@@ -56,20 +58,38 @@ def withdraw(
         str | None,
         typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, whose versions are looked at."),
     ] = None,
+    no_models: Annotated[
+        bool, typer.Option("--no-models", help="Remove without asking any MLflow who saw them.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, change nothing.")] = False,
 ) -> None:
     """Remove a patient from a data set, and list the model versions that saw them.
 
-    No model and no alias is touched: what to do with them is said.
+    No model and no alias is touched: what to do with them is said. Versions are listed even where
+    the data set holds the patient no longer.
     """
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.data.withdrawal import without_patient
+    from fastgan_aug.errors import DataError
 
+    if no_models:
+        tracking_uri = None
+    elif tracking_uri is None and not dry_run:
+        raise typer.BadParameter(
+            "give MLflow's address, or --no-models: the versions that saw the patient are part of "
+            "a withdrawal",
+            param_hint="--tracking-uri",
+        )
     console = Console()
     before = Dataset.read(data)
-    after = without_patient(before, pseudonym)
-    # Looked up before anything is changed: afterwards the data set would not know the patient.
+    # Before anything is changed, so that what cannot be looked up is not removed.
     sightings = _sightings(before, pseudonym, tracking_uri)
+    try:
+        after = without_patient(before, pseudonym)
+    except DataError:  # removed before, or the only patient: who saw them is told all the same
+        if sightings is not None:
+            _print_sightings(sightings, console)
+        raise
     gone = f"{len(before) - len(after)} of {len(before)} slices of {pseudonym}"
     if dry_run:
         _say(console, f"Would remove {gone} from {data}; nothing was changed")
@@ -120,7 +140,7 @@ def _print_sightings(found: list[Sighting] | None, console: Console) -> None:
         _say(
             console,
             "Model versions were not looked at. MLflow tells which of them saw the patient where "
-            "--tracking-uri gives its address: ask it with --dry-run before the removal",
+            "--tracking-uri gives its address, after the removal too",
         )
         return
     table = Table("version", "aliases", "the patient", title="Registered model versions")

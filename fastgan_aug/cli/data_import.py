@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from fastgan_aug.cli.data_tables import print_cells, print_written
 from fastgan_aug.cli.import_report import print_items, print_outcome
+from fastgan_aug.cli.own_input import keep_inputs
 
 if TYPE_CHECKING:
     from fastgan_aug.data.importers.importing import Import
@@ -125,6 +126,8 @@ def import_(
     console = Console()
     if out is None and not dry_run:
         raise typer.BadParameter("--out is needed, or --dry-run", param_hint="--out")
+    if out is not None:
+        keep_inputs(out, _read_files(root, labels, key))
     kind = _kind(format_, root, labels, file or "file")
     given = {"--patient": patient, "--file": file, "--labels": labels, "--scan": scan, "--z": z,
              "--pixel-mm": pixel_mm, "--laterality": laterality,
@@ -161,11 +164,17 @@ def _kind(asked: Format, root: Path, labels: Path | None, file_column: str) -> s
 
     if not root.exists():
         raise DataError("there is nothing at the path to import", do="check the path")
+    if root.is_file() and asked != Format.npz:
+        if asked != Format.auto or root.suffix.lower() != ".npz":
+            raise DataError(
+                "the path to import is a single file",
+                allowed="a folder of images, DICOM or NIfTI files; or an .npz archive",
+                do="give the folder that holds the file, and name the file in the labels",
+            )
+        return "npz"
     if asked != Format.auto:
         return asked.value
-    if root.is_file():
-        return "npz"
-    rows, _ = read_rows(root, labels or Path("labels.csv"))
+    rows, *_ = read_rows(root, labels or Path("labels.csv"))
     check_columns(rows, [file_column])
     names = [row[file_column].lower() for row in rows]
     kinds = {
@@ -181,11 +190,23 @@ def _kind(asked: Format, root: Path, labels: Path | None, file_column: str) -> s
     return kinds.pop()
 
 
+def _read_files(root: Path, labels: Path | None, key: Path | None) -> Iterator[Path]:
+    """All that an import may read; no format reads Parquet, so that its own may be replaced."""
+    from fastgan_aug.data.importers.gathering import numbered_files
+    from fastgan_aug.data.importers.labels import labels_path
+    from fastgan_aug.data.pseudonyms import default_key_path
+
+    yield from (root, labels_path(root, labels or Path("labels.csv")), key or default_key_path())
+    yield from (path for _, path in numbered_files(root) if path.suffix.lower() != ".parquet")
+
+
 def _check_options(kind: str, given: Mapping[str, Any], factor: list[str] | None) -> None:
     for name, value in given.items():
         if value is not None and kind not in _READ_BY[name]:
             read_by = ", ".join(_READ_BY[name])
             raise typer.BadParameter(f"{name} is for {read_by}; this is {kind}", param_hint=name)
+    if given["--no-patients"] and given["--patient"] is not None:
+        raise typer.BadParameter("with --no-patients there is no --patient", param_hint="--patient")
     if not factor and kind != "npz":
         raise typer.BadParameter("name at least one label column", param_hint="--factor")
     if kind == "npz" and factor and len(factor) > 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def print_cells(dataset: Dataset, console: Console) -> None:
         people, visits = set(patients[rows]), set(scans[rows])
         count = len(patients[rows])
         style = None if count else "dim"
-        table.add_row(name, str(count), str(len(people)), str(len(visits)), style=style)
+        table.add_row(escape(name), str(count), str(len(people)), str(len(visits)), style=style)
 
     for i, cell in enumerate(dataset.meta.space.cells):
         line(str(cell), dataset.cell_index == i)
@@ -60,5 +61,5 @@ def print_facts(dataset: Dataset, console: Console) -> None:
         ("grouping", meta.grouping),
         ("digest", dataset.digest),
     ):
-        facts.add_row(f"[bold]{name}[/bold]", value)
+        facts.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(facts)

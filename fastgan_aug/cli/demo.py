@@ -260,10 +260,8 @@ def _gate(results: DemoResults, console: Console) -> None:
     write_report(results.judged, results.folder / "quality")
     verdict = results.judged.report.verdict
     lines = lines_of(verdict)
-    console.print(
-        f"      quality {verdict}: {sum(line.passed for line in lines)} of {len(lines)} questions "
-        "answered well"
-    )
+    good = sum(line.passed for line in lines)
+    console.print(f"      quality {verdict}: {good} of {len(lines)} questions answered well")
 
 
 def _seeds(wanted: list[Any], sample_seed: Any) -> np.ndarray[Any, Any]:

@@ -76,6 +76,7 @@ def evaluate_command(
     """Judges a generator and writes report.json and report.html."""
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.engines.mlflow_promotion import record_report
+    from fastgan_aug.engines.mlflow_registry import loss_curves
 
     console = Console()
     dataset = Dataset.read(data)
@@ -83,6 +84,8 @@ def evaluate_command(
     with _model(model, model_name, tracking_uri) as (checkpoint, version):
         settings = _settings(config, checkpoint, not no_classifier)
         judged = judge_checkpoint(checkpoint, dataset, settings, console, reference=fresh)
+    if version is not None and tracking_uri is not None:
+        judged = replace(judged, curve=loss_curves(version, tracking_uri))
     folder = out or _default_folder(checkpoint, version)
     write_report(judged, folder)
     print_verdict(judged.report, console)

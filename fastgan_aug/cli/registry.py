@@ -26,9 +26,11 @@ WIDTH = 120
 
 REGISTER = """Make a run's checkpoint a model version, alias `candidate`.
 
-Example:
+Examples:
 
   fastgan-aug register runs/first/images-000240000 --tracking-uri http://127.0.0.1:5000
+
+  fastgan-aug register runs/first
 """
 PROMOTE = """Move the alias `champion`, which the service takes by default, to a version.
 
@@ -59,7 +61,10 @@ def register_commands(app: typer.Typer) -> None:
 
 
 def register_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder inside its run folder.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="A checkpoint folder, or its run folder: the best one by score."),
+    ],
     tracking_uri: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +78,7 @@ def register_command(
     from fastgan_aug.engines.mlflow_client import without_password
     from fastgan_aug.engines.mlflow_registry import register
 
+    checkpoint = _chosen(checkpoint)
     run_folder = checkpoint.resolve().parent
     uri = tracking_uri or _tracked_at(run_folder)
     version = register(checkpoint, uri=uri, model_name=model, run_id=_run_of(run_folder, uri))
@@ -84,6 +90,16 @@ def register_command(
         markup=False,
         soft_wrap=True,
     )
+
+
+def _chosen(path: Path) -> Path:
+    """The best checkpoint of a run folder, or the newest where none was scored."""
+    from fastgan_aug.engines.scoring import best_checkpoint
+    from fastgan_aug.gan.checkpoint import checkpoints, newest_checkpoint
+
+    if not checkpoints(path):
+        return path
+    return best_checkpoint(path) or newest_checkpoint(path) or path
 
 
 def promote_command(

@@ -29,7 +29,8 @@ likeness: that is what the second table asks. By patient: the slices of one pati
 the first test counts them as independent. Power: how often a perfect generator would pass at these
 numbers. g: Hedges' g, generated minus real. KID: kernel distance of a fixed feature vector; real
 against real is the 97.5th percentile of halvings of the real patients. SD map: mean pixel-wise SD,
-generated over real, the paper's third endpoint."""
+generated over real, the paper's third endpoint. Where A and B were shown equally many images, B
+saw each of its slices more often; the paper gave both 1000 passes."""
 Line = Mapping[str, Any]
 
 
@@ -78,6 +79,7 @@ def write_results(
         "strips": _strips(plan, dataset),
         "plot": _whiskers(plan, dataset),
         "alpha": ALPHA,
+        "passes": [_passes(fit) for fit in made["fits"]],
     }
     write_page("reproduce.html.jinja", page, content)
     return page
@@ -146,6 +148,11 @@ def _side(line: Line, *, printed: bool) -> dict[str, Any]:
     }
 
 
+def _passes(fit: Mapping[str, Any]) -> float:
+    """How often each slice was shown: equal budgets show the slices of a small set more often."""
+    return float(fit["images_seen"]) / max(sum(fit["class_counts"].values()), 1)
+
+
 def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
@@ -201,7 +208,8 @@ def _markdown(
     for fit in made["fits"]:
         text.append(
             f"- fit {fit['name']}, seed {made['seeds'][fit['seed']]}: checkpoint at "
-            f"{fit['images_seen']:,} images, digest `{fit['checkpoint_digest']}`"
+            f"{fit['images_seen']:,} images ({_passes(fit):.0f} of each slice), digest "
+            f"`{fit['checkpoint_digest']}`"
         )
     text.append(f"- code: {made['code_version']}")
     return "\n".join(text) + "\n"

@@ -124,14 +124,15 @@ class Dataset:
         Raises:
             DataError: no such file, not Parquet, or not a data set.
         """
+        # A folder would be read as one table of all files in it; what Arrow says may name them.
+        if not Path(path).is_file():
+            raise _unreadable(path, "there is no such file")
         try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"{path} cannot be read: {error}",
-                allowed="a Parquet file made by this project",
-                do="make one with `fastgan-aug data phantom` or `fastgan-aug data import`",
-            ) from error
+            table = pq.ParquetFile(path).read()
+        except OSError as error:
+            raise _unreadable(path, error.strerror or "it is no Parquet file") from None
+        except pa.ArrowException:
+            raise _unreadable(path, "it is no Parquet file, or damaged") from None
         metadata = table.schema.metadata or {}
         meta = DatasetMeta.from_json(metadata.get(METADATA_KEY, b"{}").decode(errors="replace"))
         dataset = cls(table.replace_schema_metadata(None), meta)
@@ -286,6 +287,14 @@ class Dataset:
                 beside[rows[i]].append(rows[i + 1])
                 beside[rows[i + 1]].append(rows[i])
         return [np.asarray(found, np.int64) for found in beside]
+
+
+def _unreadable(path: Path | str, why: str) -> DataError:
+    return DataError(
+        f"{path} cannot be read: {why}",
+        allowed="a Parquet file made by this project",
+        do="make one with `fastgan-aug data phantom` or `fastgan-aug data import`",
+    )
 
 
 def _column_bytes(column: pa.ChunkedArray) -> bytes:

@@ -126,11 +126,20 @@ def registry_errors(uri: str) -> Iterator[None]:
         if not _is_mlflow_error(error):
             raise
         raise RegistryError(
-            f"MLflow at {without_password(uri)} refused or could not be reached: "
-            f"{str(error).splitlines()[0][:300] if str(error) else type(error).__name__}",
+            f"MLflow at {without_password(uri)} refused or could not be reached: {_told(error)}",
             allowed="a running MLflow server (http://...) or an SQLite file (sqlite:///...)",
             do="check that the server runs and that the address is right",
         ) from error
+
+
+def _told(error: BaseException) -> str:
+    """MLflow's own words; of a failed connection the type alone: its text is a chain of types."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__module__.partition(".")[0] in {"requests", "urllib3"}:
+            return type(cause).__name__
+        cause = cause.__cause__ or cause.__context__
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
 def _is_mlflow_error(error: Exception) -> bool:

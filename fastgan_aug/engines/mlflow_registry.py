@@ -168,6 +168,23 @@ def lineage(model: str, version_or_alias: str, uri: str) -> dict[str, Any]:
     }
 
 
+def loss_curves(version: RegisteredVersion, uri: str) -> list[dict[str, float]]:
+    """The losses that a version's run recorded: a point for each number of images seen.
+
+    Raises:
+        RegistryError: MLflow could not be reached.
+    """
+    client = connect(uri)
+    points: dict[int, dict[str, float]] = {}
+    with registry_errors(uri):
+        names = [n for n in client.get_run(version.run_id).data.metrics if n.startswith("loss")]
+        for name in sorted(names):
+            for point in client.get_metric_history(version.run_id, name):
+                row = points.setdefault(point.step, {"images_seen": float(point.step)})
+                row[name] = point.value
+    return [points[step] for step in sorted(points)]
+
+
 # -- registration ----------------------------------------------------------------------------------
 
 

@@ -28,7 +28,9 @@ HOLD_OUT, TRAINING = "hold-out", "training"
 def wanted_counts(train: Dataset, holdout: Dataset, reference: Dataset | None) -> dict[str, int]:
     """``{cell: synthetic slices}`` that the comparisons need, for each cell that was trained on."""
     sides = [side.class_counts for side in (train, holdout, reference) if side is not None]
-    return {str(c): max(side.get(c, 0) for side in sides) for c, n in train.class_counts.items() if n}
+    return {
+        str(c): max(side.get(c, 0) for side in sides) for c, n in train.class_counts.items() if n
+    }
 
 
 @dataclass(frozen=True)

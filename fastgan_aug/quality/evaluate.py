@@ -9,6 +9,7 @@ slices.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -263,6 +264,7 @@ def _privacy(case: Case) -> tuple[list[Metric], dict[str, Table]]:
         apart = feature_distances(view, images, real.images)
         metrics.append(nn_share(apart, real, view=view.name, seed=seed))
         metrics += membership_metrics(apart, real, view=view.name, seed=seed)
+    metrics = [_leniently(metric, case.settings.privacy_delta) for metric in metrics]
     pairs = closest_pairs(distances[:, :members], PAIRS)
     rows = [
         {"synthetic": int(case.like_training[p.synthetic]), "train": p.train,
@@ -271,6 +273,11 @@ def _privacy(case: Case) -> tuple[list[Metric], dict[str, Table]]:
         for p in pairs
     ]  # fmt: skip
     return metrics, {"pairs": rows}
+
+
+def _leniently(metric: Metric, delta: float) -> Metric:
+    """With a bound that chance does not reach one time in forty: several views are asked."""
+    return metric if metric.bound is None else replace(metric, bound=metric.bound + delta)
 
 
 def _labelled(dataset: Dataset) -> tuple[NDArray[np.float32], list[str], list[str]]:

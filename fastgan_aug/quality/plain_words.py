@@ -160,7 +160,7 @@ def _worst(failed: Sequence[Reason]) -> str:
 def _range(reasons: Sequence[Reason]) -> str:
     """The values, from the least to the largest."""
     values = [reason.value for reason in reasons if reason.value is not None]
-    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
+    low, high = _short(min(values)), _short(max(values))
     return f" ({low})" if low == high else f" ({low} to {high})"
 
 
@@ -170,16 +170,23 @@ def _where(reason: Reason, with_bound: bool) -> str:
     where = "all cells together" if reason.cell == OVERALL else reason.cell
     view = f", {reason.view}," if reason.view else ""
     bound = f" (wanted: {_wanted(reason)})" if with_bound else ""
-    return f"{where}{view} {reason.value:.2g}{bound}"
+    return f"{where}{view} {_short(reason.value)}{bound}"
 
 
 def _wanted(reason: Reason) -> str:
     low, high = reason.at_least, reason.at_most
     if low is not None and high is not None:
-        return f"{low:.3g} to {high:.3g}"
+        return f"{_short(low)} to {_short(high)}"
     if low is None and high is None:
         return "a bound that could be found"
-    return f"at least {low:.3g}" if low is not None else f"at most {high:.3g}"
+    return f"at least {_short(low)}" if low is not None else f"at most {_short(high or 0.0)}"
+
+
+def _short(value: float) -> str:
+    """Three digits at most; two are enough below 0.1."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def _sentence(text: str) -> str:

@@ -135,6 +135,8 @@ def bad_orders(heard: Heard, source: Path) -> None:
         "headless.csv": f"{canary.SURNAME}.dcm,1,disc,{canary.IDS[0]}\n".encode() * 2,
         "other.csv": f"{canary.SURNAME},{canary.IDS[0]}\n1,2\n".encode(),
         "value.csv": f"{header}a,1,{canary.SURNAME},{canary.IDS[0]}\n".encode(),
+        "comma.csv": f"{header}a,1,{canary.SURNAME}, {canary.GIVEN},disc\n".encode(),
+        "columns.csv": f"{canary.SURNAME},shape,{canary.SURNAME}\n1,2,3\n".encode(),
         "twice.csv": f"{header}{row}{row}".encode(),
         "nobody.csv": f"{header}{canary.SURNAME},1,disc,\n".encode(),
     }
@@ -192,6 +194,7 @@ def test_nothing_of_a_patient_stands_anywhere(
         *("--tracking-uri", f"sqlite:///{out / 'mlflow.db'}"),
     )
     assert "of 1 versions saw the patient" in heard.said[-1][1]
+    assert sum("cells, the header" in said for _, said in heard.said) >= 3, "a comma in a name"
 
     heard.said.append(("log", caplog.text))
     heard.said += zip(("stdout", "stderr"), capfd.readouterr(), strict=True)

@@ -179,6 +179,10 @@ def test_registered_fetched_promoted(uri: str, run: tuple[Path, str], tmp_path: 
     assert registry.fetch("toy", "champion", uri, tmp_path) == fetched
     assert (fetched.folder / GENERATOR).read_bytes() == (source / GENERATOR).read_bytes()
 
+    points = registry.loss_curves(made, uri)
+    assert [point["images_seen"] for point in points] == list(range(100, 4100, 100))
+    assert points[0]["loss_d"] == pytest.approx(0.01)
+
     origin = registry.lineage("toy", made.version, uri)
     assert origin["run"]["id"] == run_id
     assert origin["dataset"] == {"digest": "d" * 64, "names": ["shapes"]}

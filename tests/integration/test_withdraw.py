@@ -19,7 +19,7 @@ from fastgan_aug.engines.mlflow_registry import find, register
 from fastgan_aug.engines.mlflow_server import free_port, tracking_server
 from fastgan_aug.engines.mlflow_sightings import sightings
 from fastgan_aug.engines.mlflow_tracking import RunTracker
-from fastgan_aug.errors import RegistryError
+from fastgan_aug.errors import DataError, RegistryError
 
 pytestmark = pytest.mark.integration
 
@@ -97,6 +97,19 @@ def test_the_command_lists_them_and_touches_none(uri: str, toy: Dataset, tmp_pat
     assert find("toy", "champion", uri).version == "1"
 
 
+def test_who_saw_them_is_told_after_the_removal_too(uri: str, toy: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "toy.parquet"
+    toy.write(path)
+    words = ["data", "withdraw", toy.patients[0], "--data", str(path)]
+    assert CliRunner().invoke(app, [*words, "--no-models"]).exit_code == 0
+    before = path.read_bytes()
+    asked = CliRunner().invoke(app, [*words, "--tracking-uri", uri], env={"COLUMNS": "200"})
+    assert "2 of 6 versions saw the patient" in asked.output
+    assert isinstance(asked.exception, DataError)
+    assert "no patient" in asked.exception.what
+    assert path.read_bytes() == before
+
+
 def test_without_the_registry_nothing_is_removed(toy: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "toy.parquet"
     toy.write(path)
@@ -104,4 +117,5 @@ def test_without_the_registry_nothing_is_removed(toy: Dataset, tmp_path: Path) -
     words = ["data", "withdraw", toy.patients[0], "--data", str(path)]
     result = CliRunner().invoke(app, [*words, "--tracking-uri", "http://127.0.0.1:9"])
     assert isinstance(result.exception, RegistryError), result.output
+    assert result.exception.what.endswith("could not be reached: ConnectionError"), "no chain"
     assert path.read_bytes() == before

@@ -10,13 +10,16 @@ way of its format, and tells where it comes from:
     dicom    a folder: a file per scan or slice, labels.csv, provenance.json; Synthetic Data = YES
 
 Phantoms are marked like generated slices, and an importer keeps the mark: what went out once never
-comes back as test data.
+comes back as test data. Parquet is a data set as it is; PNG, NIfTI and DICOM come back by the
+importers of these formats and the labels beside them. NPZ does not come back: it is for other
+programs, and `import_npz` reads MedMNIST's layout alone.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +38,10 @@ NOTICE = "SYNTHETIC DATA, NOT FOR DIAGNOSIS"
 FORMATS = ("parquet", "npz", "png", "nifti", "dicom")
 ONE_FILE = ("parquet", "npz")
 LABELS, PROVENANCE = "labels.csv", "provenance.json"
+# Every name that the writers give below an export's folder.
+_MADE = re.compile(
+    r"labels\.csv|provenance\.json|images(/\d{6,}\.png)?|\d{5,}\.nii\.gz|\d{6,}\.dcm", re.ASCII
+)
 Writer = Callable[[Path, Dataset, Mapping[str, Any]], None]
 
 
@@ -136,12 +143,23 @@ def _check_place(out: Path, file_format: str) -> None:
             allowed=f"a {'folder' if is_folder else 'file'}, or a path where nothing is",
             do="choose another --out",
         )
-    if is_folder and out.exists() and any(out.iterdir()) and not (out / PROVENANCE).is_file():
+    if is_folder and out.exists() and any(out.iterdir()) and not _is_export(out):
         raise DataError(
             f"{out} holds something else than an export, which would be lost",
-            allowed="a new or empty folder, or an older export",
+            allowed="a new or empty folder, or an older export with nothing beside it",
             do="choose another --out",
         )
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether a folder holds what an export makes, told by its notice, and nothing else."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    try:
+        told = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    made = all(_MADE.fullmatch(name) for name in names)
+    return made and isinstance(told, dict) and told.get("notice") == NOTICE
 
 
 def _marked(dataset: Dataset, provenance: Mapping[str, Any]) -> Dataset:

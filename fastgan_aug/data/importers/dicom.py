@@ -33,9 +33,12 @@ from fastgan_aug.data.importers.volumes import (
     take_volumes,
 )
 from fastgan_aug.data.pseudonyms import PseudonymKey
-from fastgan_aug.data.schema import DatasetMeta
+from fastgan_aug.data.schema import RADIOLOGICAL, UNVERIFIED, DatasetMeta
 from fastgan_aug.errors import DataError, MissingPatientIds
 
+# A secondary capture need not tell how it lies, nor its scale: it is then taken as it is stored.
+_AS_STORED = {"orientation": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], "spacing": [1.0, 1.0]}
+_UNTOLD = "its header does not tell left from right (a secondary capture)"
 _LOST = "it was compressed with losses before: counts are not what was measured"
 
 
@@ -57,6 +60,10 @@ class _Series:
             return f"files {first} to {last}"
         return f"file {first} and {len(self.numbers) - 1} others"
 
+    def tells(self, name: str) -> bool:
+        """Whether every header has it."""
+        return all(header[name] is not None for header in self.headers)
+
 
 def import_dicom(
     root: Path,
@@ -77,7 +84,8 @@ def import_dicom(
     ``slice`` (from 0, ascending towards the vertex whatever the stored order) and the factors.
     The patient is the header's, unless the CSV has a column of that name. A volume or a line that
     cannot be taken is refused and stops nothing else. Real-world value maps are not applied, the
-    rescale slope and intercept are.
+    rescale slope and intercept are. Secondary captures are taken where they are marked synthetic,
+    as exports of generated slices are: each is a scan of its own.
 
     Args:
         root: Folder of the files; every file below it is looked at.
@@ -107,13 +115,16 @@ def import_dicom(
         found = _Found(root, key, worker, patient_column if in_labels else None)
         found.look_at_all(labels_path(root, labels_csv), progress)
         found.match(labels, file_column)
+        found.items += labels.refused
         sources = found.sources()
         pixel = common_pixel(sources, size)
         if pixel is not None:
             found.items = take_volumes(sources, rows, pixel, progress) + found.items
     meta = DatasetMeta(
-        labels.space, size, source, pixel, pseudonym_key=key.id, extra={"eight_bit": rows.eight_bit}
-    )
+        labels.space, size, source, None if found.unscaled else pixel,
+        laterality=UNVERIFIED if found.unverified else RADIOLOGICAL, pseudonym_key=key.id,
+        extra={"eight_bit": rows.eight_bit},
+    )  # fmt: skip
     units = found.units
     unit = units.pop() if len(units) == 1 else "various"
     return Import(rows.dataset(meta, unit), in_order(found.items), tuple(found.warnings))
@@ -132,6 +143,7 @@ class _Found:
         self.items: list[Item] = []
         self.units: set[str] = set()
         self.warnings: list[str] = []
+        self.unverified = self.unscaled = False
 
     def look_at_all(self, labels: Path, progress: Progress | None) -> None:
         """Reads the header of every file but the labels and what an export puts beside them."""
@@ -165,7 +177,7 @@ class _Found:
             self.refused[os.path.relpath(path, self.root)] = number
             return
         # Each multi-frame file is a volume, single slices are one by their series.
-        alone = header["instance"] if header["frames"] > 1 else ""
+        alone = header["instance"] if header["frames"] > 1 or header["capture"] else ""
         group = header["patient"], header["issuer"], header["series"], alone
         series = self.series.setdefault(group, _Series())
         series.numbers.append(number)
@@ -203,16 +215,27 @@ class _Found:
         found = []
         for group, series in self.series.items():
             try:
-                stacked = stack(series.headers)
+                stacked = stack([_as_stored(header) for header in series.headers])
                 if series.lines:
-                    found.append(self._source(group, series, stacked))
+                    found.append((self._source(group, series, stacked), series))
                 else:
                     why = "no line of the labels names it"
                     item = Item(series.where, refused=why, slices=len(stacked.order))
                     self.items.append(item)
             except DataError as error:
                 self.items.append(Item(series.where, refused=error.what))
-        return found
+        return self._of_one_kind(found)
+
+    def _of_one_kind(self, found: list[tuple[Source, _Series]]) -> list[Source]:
+        """All sources, or where only some tell their scale those alone."""
+        untold = [source for source, series in found if not series.tells("spacing")]
+        self.unscaled = len(untold) == len(found)
+        if not self.unscaled:
+            why = "its header gives no pixel spacing, as those of others do"
+            self.items += [Item(s.where, refused=why, slices=s.slices) for s in untold]
+            found = [(source, series) for source, series in found if series.tells("spacing")]
+        self.unverified = not all(series.tells("orientation") for _, series in found)
+        return [source for source, _ in found]
 
     def _source(self, group: tuple[str, ...], series: _Series, stacked: Stack) -> Source:
         name, issuer, *uids = group
@@ -236,7 +259,11 @@ class _Found:
             lines=series.lines,
             patient=self.key.patient(patient),
             scan=self.key.scan(patient, "/".join(uids)),
-            warnings=(*stacked.warnings, *([_LOST] if lossy else [])),
+            warnings=(
+                *stacked.warnings,
+                *([_LOST] if lossy else []),
+                *([] if series.tells("orientation") else [_UNTOLD]),
+            ),
             synthetic=any(header["synthetic"] for header in headers),
             eight_bit=any(header["eight_bit"] for header in headers),
         )
@@ -253,6 +280,12 @@ class _Found:
         header, stored = series.headers[index], self.worker.voxels(series.paths[index])
         counts = stored[0].astype(np.float64) * header["slope"] + header["intercept"]
         return np.asarray(counts, np.float32)
+
+
+def _as_stored(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What a secondary capture may leave out, filled in."""
+    untold = {name: value for name, value in _AS_STORED.items() if header[name] is None}
+    return {**header, **(untold if header["capture"] else {})}
 
 
 def _is_same(path: Path, labels: Path) -> bool:

@@ -31,7 +31,7 @@ TAGS = (
     "PatientID", "IssuerOfPatientID", "SeriesInstanceUID", "SeriesType", "Units",
     "BurnedInAnnotation", "RecognizableVisualFeatures", "LossyImageCompression",
     "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient",
-    "DetectorInformationSequence", "SliceVector", "FrameIncrementPointer",
+    "PatientOrientation", "DetectorInformationSequence", "SliceVector", "FrameIncrementPointer",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
     "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "RescaleIntercept", "RescaleSlope",
@@ -167,19 +167,23 @@ def describe(dataset: Any, syntax: str) -> dict[str, Any]:
     """
     if "Rows" not in dataset or "Columns" not in dataset:
         raise Refused("it holds no image")
-    _check_identity(dataset)
+    capture = _check_identity(dataset)
     frames = int(dataset.get("NumberOfFrames") or 1)
-    _check_kind(dataset, frames)
+    if not capture:
+        _check_kind(dataset, frames)
+    elif frames > 1:
+        raise Refused("it is a secondary capture of several frames")
     _check_storage(dataset, syntax)
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if min(rows, columns, frames) < 1 or rows * columns * frames > MAX_VOXELS:
         raise Refused(f"its header declares {frames} frames of {rows} x {columns} pixels")
-    orientation, position = _geometry(dataset)
+    orientation, position = _captured(dataset) if capture else _geometry(dataset)
     return {
         "patient": _text(dataset, "PatientID"),
         "issuer": _text(dataset, "IssuerOfPatientID"),
         "series": _text(dataset, "SeriesInstanceUID"),
         "instance": _text(dataset, "SOPInstanceUID"),
+        "capture": capture,
         "frames": frames,
         "rows": rows,
         "columns": columns,
@@ -197,14 +201,19 @@ def describe(dataset: Any, syntax: str) -> dict[str, Any]:
     }
 
 
-def _check_identity(dataset: Any) -> None:
+def _check_identity(dataset: Any) -> bool:
+    """Whether it is a secondary capture of nobody: marked synthetic, and told free of text."""
     if _text(dataset, "BurnedInAnnotation").upper() == "YES":
         raise Refused("text is burned into its pixels", identifiable=True)
     if _text(dataset, "RecognizableVisualFeatures").upper() == "YES":
         raise Refused("it shows features that a person can be recognised by", identifiable=True)
     capture = _text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE)
-    if capture or "ConversionType" in dataset:
+    if not (capture or "ConversionType" in dataset):
+        return False
+    synthetic = _text(dataset, "SyntheticData").upper() == "YES"
+    if not (synthetic and _text(dataset, "BurnedInAnnotation").upper() == "NO"):
         raise Refused("it is a secondary capture: names may be in its pixels", identifiable=True)
+    return True
 
 
 def _check_storage(dataset: Any, syntax: str) -> None:
@@ -255,6 +264,16 @@ def _geometry(dataset: Any) -> tuple[list[float], list[float] | None]:
         raise Refused("its header gives several orientations")
     places = [_numbers(item, "ImagePositionPatient", 3) for item in [dataset, *detectors]]
     return orientations[0], next((place for place in places if place is not None), None)
+
+
+def _captured(dataset: Any) -> tuple[list[float] | None, None]:
+    """Orientation of a secondary capture, which has no position; None where it is untold."""
+    told = [str(value).strip().upper() for value in _values(dataset, "PatientOrientation")]
+    if told == ["L", "P"]:
+        return [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], None
+    if any(told):
+        raise Refused("its rows do not run to the left and its columns to the back")
+    return None, None
 
 
 def _places(dataset: Any, frames: int) -> list[int] | None:

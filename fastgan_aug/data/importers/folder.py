@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.importers.gathering import Gathered, Progress
+from fastgan_aug.data.importers.gathering import Gathered, Progress, in_order
 from fastgan_aug.data.importers.importing import Import, Item
 from fastgan_aug.data.importers.labels import (
     Label,
@@ -187,6 +187,7 @@ def import_folder(
     _check(labels, columns)
     rows = Gathered(size, labels.space.names)
     folder = _Folder(root, columns, key, rows, pixel_mm)
+    folder.items += labels.refused
     for done, label in enumerate(labels.lines, 1):
         folder.items.append(folder.take(label))
         if progress:
@@ -197,7 +198,7 @@ def import_folder(
         extra={"eight_bit": rows.eight_bit},
     )  # fmt: skip
     dataset = rows.dataset(meta)
-    return Import(dataset, folder.items, tuple(_warnings(folder, dataset)))
+    return Import(dataset, in_order(folder.items), tuple(_warnings(folder, dataset)))
 
 
 def _check(labels: Labels, columns: _Columns) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.data.importers.importing import Item
 from fastgan_aug.errors import DataError, MissingPatientIds, UnknownFactorValue
 
 _FILE_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".nii", ".gz", ".dcm")
@@ -49,10 +50,12 @@ class Labels:
     Attributes:
         space: Factors, each with its declared values or those found, in order of appearance.
         lines: In the order of the file.
+        refused: Lines that have more or fewer cells than the header.
     """
 
     space: ConditionSpace
     lines: list[Label]
+    refused: list[Item] = field(default_factory=list)
 
 
 def labels_path(root: Path, labels_csv: Path) -> Path:
@@ -78,29 +81,33 @@ def read_labels(
         values: Declared values per factor; a factor left out takes the values found.
 
     Raises:
-        DataError: the CSV is missing, empty, or lacks a column, or a factor is empty on every line.
+        DataError: the CSV is missing, empty, lacks a column or has one twice, or a factor is empty
+            on every line.
         UnknownFactorValue: a value that ``values`` does not declare.
     """
-    rows, numbers = read_rows(root, labels_csv)
+    rows, numbers, refused = read_rows(root, labels_csv)
     check_columns(rows, [*columns, *factors])
     space = _space(rows, numbers, factors, values or {})
     lines = []
     for row, number in zip(rows, numbers, strict=True):
         named = tuple(row[name] for name in factors)
         lines.append(Label(number, row, named if all(named) else (None,) * len(named)))
-    return Labels(space, lines)
+    return Labels(space, lines, refused)
 
 
-def read_rows(root: Path, labels_csv: Path) -> tuple[list[dict[str, str]], list[int]]:
-    """The rows, and the line of the CSV on which each ends.
+def read_rows(root: Path, labels_csv: Path) -> tuple[list[dict[str, str]], list[int], list[Item]]:
+    """The rows, the line of the CSV on which each ends, and the lines that are refused.
+
+    A line with more or fewer cells than the header is refused: a comma that is not in quotes,
+    as in a name, would move its cells below the names of others.
 
     Raises:
-        DataError: no such file, no CSV, no rows or no header.
+        DataError: no such file, no CSV, no header, a column twice, or no row that fits the header.
     """
     try:
         with labels_path(root, labels_csv).open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            numbered = [(row, reader.line_num) for row in reader]
+            reader = csv.reader(stream)
+            found = [(cells, reader.line_num) for cells in reader if cells]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         # Not the error itself: it carries the path, and a decoding error the whole file.
         raise DataError(
@@ -108,18 +115,40 @@ def read_rows(root: Path, labels_csv: Path) -> tuple[list[dict[str, str]], list[
             allowed="a UTF-8 CSV with a header, here or in the folder of the images",
             do="check the path given as labels",
         ) from None
-    if not numbered:
+    if len(found) < 2:
         raise DataError("the labels have no rows", allowed="a header and one row per slice")
-    rows = [
-        {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row, _ in numbered
+    header = found[0][0]
+    _check_header(header)
+    fitting = [(cells, line) for cells, line in found[1:] if len(cells) == len(header)]
+    refused = [
+        Item(f"line {line}", refused=f"it has {len(cells)} cells, the header {len(header)}")
+        for cells, line in found[1:]
+        if len(cells) != len(header)
     ]
-    if any(name.lower().endswith(_FILE_SUFFIXES) for name in rows[0]):
+    if not fitting:
+        raise DataError(
+            f"no line of the labels has {len(header)} cells, as the header has",
+            allowed="as many cells on each line as there are columns",
+            do="put cells that hold a comma in quotes",
+        )
+    rows = [{k: v.strip() for k, v in zip(header, c, strict=True)} for c, _ in fitting]
+    return rows, [line for _, line in fitting], refused
+
+
+def _check_header(header: Sequence[str]) -> None:
+    if any(name.lower().endswith(_FILE_SUFFIXES) for name in header):
         raise DataError(
             "the first line of the labels names an image",
             allowed="a header and one row per slice",
             do="put the names of the columns on the first line",
         )
-    return rows, [line for _, line in numbered]
+    # Not their names: the first line may be a row of data. Spreadsheets leave some without any.
+    if twice := sum(n > 1 for name, n in Counter(header).items() if name):
+        raise DataError(
+            f"{twice} names of columns stand more than once on the first line of the labels",
+            allowed="a name of its own for each column",
+            do="rename or remove the repeated columns",
+        )
 
 
 def check_columns(rows: list[dict[str, str]], wanted: Sequence[str]) -> None:

@@ -118,7 +118,7 @@ def import_nifti(
     for number, path in numbered_files(root):
         if path.name.lower().endswith(SUFFIXES):
             found.look_at(number, path)
-    items = found.items + found.unmatched()
+    items = found.items + found.unmatched() + labels.refused
     rows = Gathered(size, labels.space.names)
     pixel = common_pixel(found.sources, size)
     if pixel is not None:

@@ -41,14 +41,14 @@ REGIONS: Mapping[str, float] = {
     "hippocampus": 0.9,
 }
 REGION_SD = 0.05
-SIDE_SD = 0.02  # of log(left / right), whole hemisphere and each region: about 0.03 a slice
+SIDE_SD = 0.015  # of log(left / right), whole hemisphere and each region: about 0.03 a slice
 
 _CRISP = 6  # exponent that undoes the atlas's averaging: 4 and 8 change little
 
 # A template of folds that no two people share: relative SD of grey matter's activity, and the
 # width over which it is alike. It stands for sulci and gyri, which averaging wiped out, and for
 # regional flow; chosen so that radial power at 0.03 and 0.05 cycles/mm is that of real slices.
-FOLD_SD = 0.15
+FOLD_SD = 0.10
 _FOLD_MM = 6.0
 
 # Ellipsoids of the deep grey, MNI mm, right side: centre, half axes, least grey share inside.

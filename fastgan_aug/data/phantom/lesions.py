@@ -139,8 +139,9 @@ def weight(lesion: Lesion) -> Volume:
     elif lesion.territory == "ACA":
         sector = np.maximum(sector, strip * before)
     cortex = sector * (1 - deep - thalamus)
-    # Above the Sylvian stem only: the cerebellar level shows diaschisis alone.
-    above = soft_step(maps.z + 12, 2.0)
+    # Above the Sylvian stem only: the cerebellar level shows diaschisis alone, even in a tilted
+    # head.
+    above = soft_step(maps.z + 7, 1.5)
     return np.asarray((cortex + lesion.deep * deep) * side * above, np.float32)
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.phantom.anatomy import (
-    LOW,
-    SPACING,
     Head,
     draw_head,
     draw_pose,
@@ -40,6 +38,7 @@ from fastgan_aug.data.phantom.spect import FWHM_TO_SD, Ellipses, Images, Scanner
 
 _BRAIN = 0.2  # of grey matter's activity: white matter is above, scalp below
 _SCALP_MM = 14.0  # skull and scalp outside the brain
+_MIDLINE_MM = 9.0
 _OUTLINE_ERROR = 0.03  # relative, of the outline that the attenuation correction draws
 
 
@@ -53,7 +52,7 @@ class Scan:
         level: (W,) None for neighbours.
         activity: (W, S, S) true activity of the wanted planes, healthy grey matter about 1.
         depth: (W, S, S) share of healthy activity that the lesions took.
-        lost: (W, 2) largest share of flow missing on the patient's left and right at that height.
+        lost: (W, 2) largest share of flow missing on the patient's left and right of the slice.
         emitted: (R, S, S) planes to measure, blurred across planes; a healthy slice sums to 1.
         heads: Outlines of those R.
         wanted: (W,) their positions among the R; each has R planes on both sides.
@@ -159,7 +158,7 @@ def _draw_scan(
         level=[level.get(i) for i in wanted.tolist()],
         activity=(healthy * kept)[chosen],
         depth=1 - kept[chosen],
-        lost=_lost(left, z / head.scale),
+        lost=_lost(1 - kept[chosen], healthy[chosen], points[0, chosen]),
         emitted=emitted,
         heads=Ellipses.around(healthy[here] > _BRAIN, _SCALP_MM / scanner.pixel_mm),
         wanted=np.searchsorted(measured, wanted),
@@ -187,13 +186,18 @@ def _blur_across(scanner: Scanner, activity: Images) -> Images:
     return np.asarray(gaussian_filter1d(activity, sd, axis=0, mode="nearest"), np.float32)
 
 
-def _lost(left: NDArray[np.float32], z: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(W, 2) largest share of flow missing on the patient's left and right at these heights."""
+def _lost(depth: Images, healthy: Images, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(W, 2) largest share of flow missing on the patient's left and right of each slice.
+
+    Args:
+        depth: (W, S, S) share of flow missing.
+        healthy: (W, S, S) activity without lesions; scalp and background do not count.
+        x: (W, S, S) template position of each pixel, mm to the patient's right.
+    """
+    brain = healthy > _BRAIN
     # The soft midline belongs to neither side.
-    middle, margin = round(-LOW[0] / SPACING), 3
-    by_side = np.stack((left[: middle - margin].min((0, 1)), left[middle + margin :].min((0, 1))))
-    index = np.clip(np.round((z - LOW[2]) / SPACING).astype(int), 0, left.shape[2] - 1)
-    return np.asarray(1 - by_side[:, index].T, np.float32)
+    sides = (brain & (x < -_MIDLINE_MM), brain & (x > _MIDLINE_MM))
+    return np.stack([(depth * side).max((1, 2)) for side in sides], 1).astype(np.float32)
 
 
 def scan_all(scanner: Scanner, scans: Sequence[Scan]) -> list[Images]:

@@ -39,10 +39,8 @@ class PatientPlan:
 
     def can_give(self, level: str, pattern: str, plane_mm: float) -> bool:
         """Whether one more slice fits: one label per level, planes enough in two scans."""
-        low, high = LEVEL_Z[level]
-        planes = int((high - low) * _SMALLEST_HEAD / plane_mm) * len(SCANS)
         same = self.labels.get(level, pattern) == pattern
-        return same and self.slices.get(level, 0) < planes
+        return same and self.slices.get(level, 0) < _most(level, plane_mm)
 
     def give(self, level: str, pattern: str) -> None:
         """Plans one more slice."""
@@ -87,7 +85,9 @@ def plan_patients(
         _deal(plans[pattern], CER, NORMAL, slices, plane_mm, random)
     dealt = [plan for group in plans.values() for plan in group]
     if not all(plan.total for plan in dealt):
-        raise _impossible(f"{patients} patients are more than these slices can be shared among")
+        raise _impossible(
+            f"{patients} patients are more than these slices can be shared among", plane_mm
+        )
     return [dealt[i] for i in random.permutation(len(dealt))]
 
 
@@ -134,16 +134,24 @@ def _deal(
             heapq.heappop(waiting)
         if not waiting:
             raise _impossible(
-                f"{slices} slices {level}/{pattern} are too many for {len(plans)} patients"
+                f"{slices} slices {level}/{pattern} are too many for {len(plans)} patients",
+                plane_mm,
             )
         i = waiting[0][2]
         plans[i].give(level, pattern)
         heapq.heapreplace(waiting, (plans[i].total, float(random.random()), i))
 
 
-def _impossible(what: str) -> DataError:
+def _most(level: str, plane_mm: float) -> int:
+    """Slices of a level that two scans of a small head have."""
+    low, high = LEVEL_Z[level]
+    return int((high - low) * _SMALLEST_HEAD / plane_mm) * len(SCANS)
+
+
+def _impossible(what: str, plane_mm: float) -> DataError:
+    most = ", ".join(f"{level} {_most(level, plane_mm)}" for level in LEVELS)
     return DataError(
         what,
-        allowed="one to about 20 slices for each patient, CER 6, BG 4 and COR 8 at most",
+        allowed=f"one slice or more for each patient, of each level at most: {most}",
         do="change `patients` or `counts` of [phantom]",
     )

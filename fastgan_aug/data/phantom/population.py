@@ -28,7 +28,7 @@ from fastgan_aug.data.phantom.plan import (
     PatientPlan,
     plan_patients,
 )
-from fastgan_aug.data.phantom.spect import Scanner, require
+from fastgan_aug.data.phantom.spect import HEAD_MM, Scanner, require
 from fastgan_aug.data.schema import FICTION, DatasetMeta
 
 PHANTOM_VERSION = 2
@@ -77,7 +77,11 @@ class PhantomConfig:
                 "0: crossed diaschisis takes one cerebellar hemisphere")  # fmt: skip
         total = sum(self.counts.values())
         require(1 <= self.patients <= total, f"patients is {self.patients}", f"1 to {total}")
-        require(self.size >= 16, f"size is {self.size}", "16 pixels or more")
+        require(16 <= self.size <= 512, f"size is {self.size}", "16 to 512 pixels")
+        require(self.seed >= 0, f"seed is {self.seed}", "0 or more")
+        field_mm = self.size * self.scanner.pixel_mm
+        require(field_mm >= 2 * HEAD_MM, f"size and pixel_mm give a field of {field_mm:g} mm",
+                f"{2 * HEAD_MM:g} mm or more: a head")  # fmt: skip
 
     @property
     def meta(self) -> DatasetMeta:
@@ -102,7 +106,7 @@ def make_phantom(
     Each labelled slice has the planes below and above it in its own scan, as neighbours or as
     labelled slices. Beyond the usual columns, the truth: ``scan_kind`` (rest or stress), ``age``,
     ``territory`` (side and artery of each lesion), ``defect_left`` and ``defect_right`` (largest
-    share of flow truly missing on that side at that height), ``activity`` (S * S float16, free of
+    share of flow truly missing on that side of the slice), ``activity`` (S * S float16, free of
     noise and blur, healthy grey matter about 1) and ``defect_depth`` (S * S uint8, percent of flow
     that lesions took; above 0 is the lesion's mask).
 

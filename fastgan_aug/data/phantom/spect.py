@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 FWHM_TO_SD = 1 / 2.3548
 FIELD_MM = 115.0  # radius that is reconstructed; no head reaches beyond
+LARGEST = 1e9  # of any setting: beyond it Poisson counts and lengths overflow
+HEAD_MM = 105.0  # from the middle to the front or the back of a large head, scalp included
 Images = NDArray[np.float32]
 
 MATCHED, CHANG, NO_CORRECTION = "matched", "chang", "none"
@@ -92,6 +94,10 @@ class Scanner:
     tilt_deg: float = 3.0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            values = value if isinstance(value, tuple) else (value,)
+            large = [v for v in values if not isinstance(v, str) and not abs(v) <= LARGEST]
+            require(not large, f"{name} is {value}", f"numbers up to {LARGEST:g}")
         for name in ("pixel_mm", "plane_mm", "views", "radius_mm", "collimator_mm", "iterations",
                      "subsets", "cutoff_per_cm", "order", "filter_mm"):  # fmt: skip
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}", "above 0")
@@ -100,6 +106,9 @@ class Scanner:
         for name, allowed in _ALLOWED.items():
             value = getattr(self, name)
             require(value in allowed, f"{name} is {value!r}", ", ".join(allowed))
+        require(self.views <= 720, f"views is {self.views}", "up to 720")
+        require(self.radius_mm > FIELD_MM, f"radius_mm is {self.radius_mm}",
+                f"above {FIELD_MM:g}: the detector goes round the head")  # fmt: skip
         require(self.views % self.subsets == 0, f"subsets is {self.subsets}",
                 f"a divisor of views ({self.views})")  # fmt: skip
         low, high = self.slice_counts
