@@ -243,7 +243,7 @@ def test_secondary_captures_are_taken_of_nobody_alone(
         if value is not None:
             setattr(header, name, value)
     write_dicom(tmp_path / "a.dcm", header, truth()[3])
-    imported = whole(tmp_path, slices=1)
+    imported = whole(tmp_path)
     if (burned, synthetic) == ("NO", "YES"):
         assert imported.dataset is not None
         assert imported.dataset.column("synthetic").all()

@@ -102,7 +102,7 @@ def test_single_slices_of_scans_come_back_from_dicom(
         counts = (d.images * d.column("scale")[:, None, None] for d in (back, chosen))
         assert np.allclose(*counts, atol=chosen.column("scale").max() / 65535)
         assert back.meta.pixel_mm == pytest.approx(3)
-        assert back.meta.laterality == (sides if cell == "disc" else back.meta.laterality)
+        assert back.meta.laterality == sides
         assert len(back.patients) == len(chosen.patients)
         assert back.column("synthetic").all()
 

@@ -186,8 +186,10 @@ def _bars(pieces: list[FitPiece], console: Console) -> Iterator[None]:
             while not over:
                 over = ended.wait(1.0)
                 for piece in pieces:
-                    seen, rate = piece.progress
+                    (seen, rate), total = piece.progress, piece.config.training.images
                     shown = f"{rate:.0f} images/s" if seen else "waiting"
+                    if piece.done is not None:
+                        seen, shown = total, "done"
                     bars.update(tasks[piece.key], completed=seen, rate=shown)
 
         thread = threading.Thread(target=watch, name="reproduce-bars", daemon=True)

@@ -150,7 +150,8 @@ def _side(line: Line, *, printed: bool) -> dict[str, Any]:
 
 def _passes(fit: Mapping[str, Any]) -> float:
     """How often each slice was shown: equal budgets show the slices of a small set more often."""
-    return float(fit["images_seen"]) / max(sum(fit["class_counts"].values()), 1)
+    slices = max(sum(fit["class_counts"].values()), 1)
+    return float(fit["images_seen"] / slices)
 
 
 def _short(value: float) -> str:

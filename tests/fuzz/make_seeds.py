@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 import struct
+import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from clinical import nm_header, write_dicom, write_nifti
+from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -115,6 +119,68 @@ def pictures(folder: Path) -> None:
     (folder / "absurd.npy").write_bytes(b"\3" + header.ljust(127) + b"\n" + bytes(64))
 
 
+def npz(folder: Path) -> None:
+    """MedMNIST's layout, stored and packed; a zip bomb, objects, absurd and empty shapes."""
+    images, labels = np.arange(192, dtype=np.uint8).reshape(3, 8, 8), np.arange(3, dtype=np.uint8)
+    plain = {"train_images.npy": npy(images), "train_labels.npy": npy(labels[:, None])}
+    archive(folder / "plain.npz", plain)
+    archive(folder / "packed.npz", plain, zipfile.ZIP_DEFLATED)
+    archive(folder / "bomb.npz", plain | {
+        "train_images.npy": npy_header((2**20, 28, 28)) + bytes(2**22),
+    }, zipfile.ZIP_DEFLATED)  # fmt: skip
+    archive(folder / "objects.npz", plain | {
+        "train_labels.npy": npy_header((3,), "|O") + pickle.dumps([{"a": 1}] * 3),
+    })  # fmt: skip
+    archive(folder / "absurd.npz", plain | {"train_images.npy": npy_header((2**40,) * 3)})
+    archive(folder / "empty.npz", plain | {"train_images.npy": npy_header((0, 8, 8))})
+    (folder / "truncated.npz").write_bytes((folder / "packed.npz").read_bytes()[:-30])
+
+
+def archive(path: Path, entries: dict[str, bytes], packed: int = zipfile.ZIP_STORED) -> None:
+    """A zip archive whose bytes are the same in every run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", packed) as made:
+        for name, content in entries.items():
+            made.writestr(zipfile.ZipInfo(name), content, compress_type=packed)
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    """An array as ``.npy``."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def npy_header(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
+    """What stands before the values, whatever follows."""
+    stream = io.BytesIO()
+    declared = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, declared)
+    return stream.getvalue()
+
+
+def labels(folder: Path) -> None:
+    """A table; quotes, commas and NUL where they do not belong; long cells, other encodings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = b"file,kind,patient_id\n"
+    for name, content in (
+        ("plain", header + b"a.png,x,p\nb.npy,,q\n"),
+        ("quoted", header + b'"a,b.png",x,"p\nq"\n'),
+        ("comma", header + b"a.png,p, q,x\nb.png,x,p\n"),
+        ("short", header + b"a.png\nb.png,x,p\n"),
+        ("open_quote", header + b'a.png,"x,p\n' * 3),
+        ("twice", b"file,kind,patient_id,kind\na.png,x,p,y\n"),
+        ("nul", header + b"a\0.png,x,p\0\n\0\n"),
+        ("long", header + b"a" * 5000 + b".png,x,p\n" + b"../" * 2000 + b",x,p\n"),
+        ("too_long", header + b"a.png," + b"x" * 140_000 + b",p\n"),
+        ("latin", header + b"\xe4.png,x,p\n"),
+        ("utf16", header.decode().encode("utf-16")),
+        ("marked", b"\xef\xbb\xbf" + header + b"a.png,x,p\r\n"),
+        ("empty", b""),
+    ):
+        (folder / f"{name}.csv").write_bytes(content)
+
+
 def png(width: int, height: int, rows: bytes) -> bytes:
     """A grey PNG of 8 bits that declares this size, whatever it holds."""
 
@@ -131,3 +197,5 @@ if __name__ == "__main__":
     dicom(SEEDS / "dicom")
     nifti(SEEDS / "nifti")
     pictures(SEEDS / "pictures")
+    npz(SEEDS / "npz")
+    labels(SEEDS / "labels")

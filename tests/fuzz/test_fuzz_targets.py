@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-TARGETS = ("dicom", "nifti", "pictures")
+TARGETS = ("dicom", "nifti", "pictures", "npz", "labels")
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris is not installed"

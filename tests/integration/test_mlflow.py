@@ -16,13 +16,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_local_engine import toy_config
 from typer.testing import CliRunner
 
 from fastgan_aug.balance import BalancePlan
 from fastgan_aug.cli.main import app
 from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.engines import local
 from fastgan_aug.engines import mlflow_promotion as promotion
 from fastgan_aug.engines import mlflow_registry as registry
+from fastgan_aug.engines.job import FitJob, training_part
 from fastgan_aug.engines.mlflow_client import connect, local_uri
 from fastgan_aug.engines.mlflow_server import (
     check_port,
@@ -517,3 +521,37 @@ def test_the_command_line_registers_promotes_and_prints_the_lineage(tmp_path: Pa
     away = call("lineage", str(batch), "--tracking-uri", f"http://127.0.0.1:{free_port()}")
     assert "could not be reached" in away
     assert run_id in away
+
+
+def test_an_evaluation_decides_the_promotion(tmp_path: Path, toy: Dataset) -> None:
+    """Fit, register, evaluate, promote: by the command line, on a bare SQLite file."""
+    store, run_folder, data = tmp_path / "store", tmp_path / "run", tmp_path / "toy.parquet"
+    store.mkdir()
+    address = local_uri(store)
+    toy.write(data)
+    config = toy_config(images=48)
+    train, _ = training_part(config, toy)
+    made = local.fit(FitJob(config, train, run_folder, address), lambda seen, values: None)
+    lenient = tmp_path / "lenient.toml"
+    lenient.write_text('[[quality.gate]]\nmetric = "kid"\nat_most = 1e9\n')
+    where = ("--model", "toy", "--tracking-uri", address)
+    evaluate = ("evaluate", "candidate", str(data), "--no-classifier", "--out", str(tmp_path / "q"))
+    promote = ("promote", "candidate", "--by", "A. Person", "--reason", "the first")
+
+    def call(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments, *where], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    call("register", str(made.checkpoint))
+    assert "quality = FAIL on models:/toy/1" in call(*evaluate)
+    refused = CliRunner().invoke(app, [*promote, *where])
+    assert isinstance(refused.exception, GateRefused)
+    assert "quality = PASS on models:/toy/1" in call(*evaluate, "--config", str(lenient))
+    assert "overridden" not in call(*promote)
+    version = registry.find("toy", "champion", address)
+    assert version.tags["promoted_override"] == "no"
+    report = promotion.recorded_report(version, address)
+    assert report is not None
+    assert report.provenance["checkpoint"] == version.tags["checkpoint_sha256"]
+    assert "training curves" in (tmp_path / "q" / "report.html").read_text().lower()

@@ -6,6 +6,8 @@ FASTGAN_AUG_REAL_SLICES names another folder of images with a labels.csv of the 
 from __future__ import annotations
 
 import csv
+import json
+import math
 import os
 import subprocess
 import sys
@@ -81,3 +83,33 @@ def test_describe_prints_the_table_of_cells(imported: Path, rows: list[dict[str,
     assert str(int((~dataset.labelled).sum())) in neighbours.split()
     assert dataset.digest in said
     assert imported.with_suffix(".html").stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def phantom(imported: Path) -> Path:
+    folder = imported.parent
+    counts = "".join(f'"{c}" = 2\n' for c in ("BG/normal", "BG/unilateral", "COR/normal"))
+    (folder / "few.toml").write_text(f"[phantom]\npatients = 6\n[phantom.counts]\n{counts}")
+    command(folder, "phantom", "--config", folder / "few.toml", "--out", folder / "few.parquet")
+    return folder / "few.parquet"
+
+
+@pytest.mark.parametrize("edges", [("--pixel-mm-b", "3.75"), ()])
+def test_a_phantom_is_seen_beside_real_slices(
+    phantom: Path, imported: Path, edges: tuple[str, ...]
+) -> None:
+    said = json.loads(command(imported.parent, "compare", phantom, imported, *edges, "--json"))
+    overall = {row["measure"]: row for row in said if row["group"] == "all"}
+    unit, frequencies = (
+        ("cycles/mm", (0.02, 0.05, 0.1)) if edges else ("cycles/pixel", (0.08, 0.2, 0.4))
+    )
+    powers = [f"power at {frequency:g} {unit}" for frequency in frequencies]
+    for name in (*powers, "MC", "LR", "width", "grey over white"):
+        row = overall[name]
+        assert row["n"][0] == 6
+        assert row["n"][1] > 0
+        figures = [*row["first"], *row["second"], row["difference"], row["ks"]]
+        assert all(figure is not None and math.isfinite(figure) for figure in figures), (name, row)
+        assert row["first"] == sorted(row["first"]), "quartiles"
+        assert min(*row["first"], *row["second"]) > 0
+    assert (phantom.parent / "few-beside-real.html").stat().st_size > 1000
