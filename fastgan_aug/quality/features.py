@@ -26,7 +26,7 @@ F64 = NDArray[np.float64]
 
 # Standard deviations of the training set. What cannot be measured (a blank slice) lies this far
 # out, so that a generator of blanks fails instead of crashing; and no single slice rules a mean.
-FAR = 10.0
+FAR = 5.0
 BANDS = 8
 HIGHEST = 0.45  # cycles/pixel: Nyquist is 0.5
 SECTORS = 8
