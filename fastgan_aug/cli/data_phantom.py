@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from fastgan_aug.cli.data_tables import print_cells, print_written
+from fastgan_aug.cli.own_input import keep_inputs
 
 if TYPE_CHECKING:
     from fastgan_aug.data.phantom.population import Run
@@ -51,6 +52,7 @@ def phantom(
     if config is not None:
         from fastgan_aug.config import load_config
 
+        keep_inputs(out, [Path(config)])
         settings = load_config(config).phantom or PhantomConfig()
     if seed is not None:
         settings = replace(settings, seed=seed)
