@@ -1,6 +1,7 @@
 """Time, memory and difficulty of the phantom: `python -m benchmarks.phantom [--large]`.
 
-Without `--large` the figures of the large one are kept from the last run that had it.
+Writes docs/phantom.png too. Without `--large` the figures of the large one are kept from the last
+run that had it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.measure import RESULTS, figure, publish, watched
 from fastgan_aug.config import load_config
+from fastgan_aug.data.contact_sheet import contact_sheet
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.phantom import spect
 from fastgan_aug.data.phantom.plan import plan_patients
@@ -31,6 +33,7 @@ from fastgan_aug.quality.counts import left_right_ratio, masks, mean_counts, sym
 from fastgan_aug.quality.spectrum import radial_power
 from fastgan_aug.quality.tissue import grey_over_white, head_width_mm
 
+PICTURE = RESULTS.parents[1] / "docs" / "phantom.png"
 # From the project's own requirements.
 TABLE_1_SECONDS, SLICES, EASIEST = 60, 100_000, 0.95
 TIMES_TABLE_1 = 36  # with their neighbours, more than SLICES
@@ -51,6 +54,7 @@ def draw(folder: Path, times: int) -> tuple[Path, float, list[tuple[float, int]]
 def table_1(folder: Path) -> tuple[list[dict[str, Any]], str]:
     out, seconds, memory = draw(folder, 1)
     dataset = Dataset.read(out)
+    PICTURE.write_bytes(contact_sheet(dataset))
     peak = max(size for _, size in memory) / 2**30
     score, chance = difficulty(dataset)
     return [
