@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+from typing import NoReturn
 
 
 def sigterm_as_ctrl_c() -> None:
@@ -12,3 +14,13 @@ def sigterm_as_ctrl_c() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+def until_ctrl_c() -> NoReturn:
+    """Waits for KeyboardInterrupt.
+
+    In short sleeps: the kernel may hand the signal to another thread (Ray has many), and then a
+    long sleep of the main thread, where Python would raise it, is not cut short.
+    """
+    while True:
+        time.sleep(0.5)
