@@ -386,8 +386,6 @@ def _farewell(results: DemoResults, console: Console) -> None:
 
 
 def _wait(results: DemoResults, console: Console) -> None:
-    from fastgan_aug.cli.signals import until_ctrl_c
-
     page = (
         f"{results.tracking_uri}/#/models/{results.version.name}/versions/{results.version.version}"
     )
@@ -395,6 +393,7 @@ def _wait(results: DemoResults, console: Console) -> None:
         f"\nservice     {results.url}/docs\nMLflow      {page}\n[bold]Ctrl-C ends both[/]"
     )
     try:
-        until_ctrl_c()
+        while True:
+            time.sleep(3600)
     except KeyboardInterrupt:
         console.print("ending")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +42,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; else the configuration's.")] = None,
 ) -> None:
     """Serve a registered model on this machine until Ctrl-C."""
-    from fastgan_aug.cli.signals import sigterm_as_ctrl_c, until_ctrl_c
+    from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import Config
     from fastgan_aug.engines.ray_cluster import ray_cluster
     from serving.deployment import start_service, stop_service
@@ -65,7 +66,7 @@ def serve(
         url = start_service(chosen.serving, uri, chosen.tracking.model, model)
         console.print(f"Serving at {url}, described at {url}/docs. Ctrl-C ends it.")
         try:
-            until_ctrl_c()
+            threading.Event().wait()
         except KeyboardInterrupt:
             pass  # the way it is meant to end
         finally:
