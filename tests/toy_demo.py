@@ -159,9 +159,14 @@ def start_demo(out: Path, config: Path, data: Path, log: Path) -> Demo:
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-            env=environment, start_new_session=True,
+            env=environment, start_new_session=True, preexec_fn=heed_ctrl_c,
         )  # fmt: skip
     return Demo(out, data, process, mark, log)
+
+
+def heed_ctrl_c() -> None:
+    """A shell that runs the tests in its background has them ignore Ctrl-C, children included."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until_serving(demo: Demo) -> None:
