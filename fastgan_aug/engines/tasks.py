@@ -67,7 +67,7 @@ def map_on_ray(
     Args:
         function: As for ``map_in_processes``.
         items: As for ``map_in_processes``.
-        workers: Pieces under way at once, halved; Ray decides where they run.
+        workers: Workers to keep busy, two pieces each; Ray decides where they run.
 
     Raises:
         EngineFailed: a worker was lost more often than Ray retries.

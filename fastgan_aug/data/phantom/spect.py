@@ -56,8 +56,8 @@ class Scanner:
         subsets: Of the views; divides them.
         attenuation_correction: ``matched`` in the reconstruction, ``chang`` after it, or ``none``.
         corrected_per_cm: Attenuation that the correction assumes.
-        scatter_correction: The estimate is ``model``-led in the reconstruction, ``subtract``-ed
-            from the projections, or ``none``.
+        scatter_correction: ``model``: the reconstruction adds the estimate to what it expects;
+            ``subtract``: it is taken off the projections; or ``none``.
         scatter_error: Relative standard deviation of that estimate over scans.
         resolution_recovery: Whether the reconstruction knows the blur.
         filter: ``butterworth`` or ``gaussian``, within each slice, after the reconstruction.
