@@ -29,9 +29,9 @@ from fastgan_aug.data.phantom.population import (
     draw_block,
     make_phantom,
 )
-from fastgan_aug.quality.counts import left_right_ratio, masks, mean_counts, symmetry_axes
-from fastgan_aug.quality.spectrum import radial_power
-from fastgan_aug.quality.tissue import grey_over_white, head_width_mm
+from fastgan_aug.quality.clinical.counts import left_right_ratio, masks, mean_counts, symmetry_axes
+from fastgan_aug.quality.clinical.spectrum import radial_power
+from fastgan_aug.quality.clinical.tissue import grey_over_white, head_width_mm
 
 PICTURE = RESULTS.parents[1] / "docs" / "phantom.png"
 # From the project's own requirements.

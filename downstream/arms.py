@@ -18,8 +18,8 @@ from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig, flippable_cells
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.classifier import Augment
-from fastgan_aug.quality.faithfulness import class_labels
+from fastgan_aug.quality.likeness.classifier import Augment
+from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 
 class SyntheticBatch(Protocol):

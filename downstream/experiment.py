@@ -29,8 +29,8 @@ from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.data.split import check_disjoint, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.classifier import fit_classifier
-from fastgan_aug.quality.faithfulness import class_labels
+from fastgan_aug.quality.likeness.classifier import fit_classifier
+from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 log = logging.getLogger(__name__)
 VALIDATION_FRACTION = 0.25

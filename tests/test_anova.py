@@ -8,8 +8,8 @@ from scipy import stats
 from statsmodels.stats.multicomp import pairwise_tukeyhsd
 from statsmodels.stats.oneway import anova_oneway
 
-from fastgan_aug.quality.anova import anova, anova_clustered, tukey, tukey_clustered
-from fastgan_aug.quality.statistics import mean_of, welch
+from fastgan_aug.quality.statistics.anova import anova, anova_clustered, tukey, tukey_clustered
+from fastgan_aug.quality.statistics.means import mean_of, welch
 
 DRAWS = 2000
 NOISE = 3 * (0.05 * 0.95 / DRAWS) ** 0.5

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.classifier import Classifier, fit_classifier
-from fastgan_aug.quality.faithfulness import faithfulness
+from fastgan_aug.quality.likeness.classifier import Classifier, fit_classifier
+from fastgan_aug.quality.likeness.faithfulness import faithfulness
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
 

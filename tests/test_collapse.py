@@ -7,10 +7,14 @@ import pytest
 from heads import heads
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.collapse import collapse_metrics, duplicate_metrics, effective_modes
-from fastgan_aug.quality.features import Sample
+from fastgan_aug.quality.copies.privacy import PIXELS, copy_threshold, pixel_distances
+from fastgan_aug.quality.likeness.collapse import (
+    collapse_metrics,
+    duplicate_metrics,
+    effective_modes,
+)
+from fastgan_aug.quality.likeness.features import Sample
 from fastgan_aug.quality.metric import Metric
-from fastgan_aug.quality.privacy import PIXELS, copy_threshold, pixel_distances
 
 
 def cloud(n: int, seed: int, spread: float = 1.0, people: int | None = None) -> Sample:

@@ -5,8 +5,8 @@ import pytest
 from test_validate import columns, make
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.quality.comparison import Comparison, compare, measure, pixel_edges
-from fastgan_aug.quality.maps import cell_maps
+from fastgan_aug.quality.clinical.comparison import Comparison, compare, measure, pixel_edges
+from fastgan_aug.quality.clinical.maps import cell_maps
 
 
 def by_name(table: list[Comparison], group: str = "all") -> dict[str, Comparison]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError, UnknownCell
-from fastgan_aug.quality.counts import (
+from fastgan_aug.quality.clinical.counts import (
     counts_table,
     laterality_note,
     left_over_right,

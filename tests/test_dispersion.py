@@ -8,7 +8,7 @@ from heads import heads
 from scipy import ndimage
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.dispersion import REGIONS, region_masks, sd_ratios
+from fastgan_aug.quality.clinical.dispersion import REGIONS, region_masks, sd_ratios
 
 
 def test_ratio_is_that_of_the_maps_and_of_itself_is_one():

@@ -7,14 +7,14 @@ import pytest
 from scipy import ndimage
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.quality.endpoint_metrics import (
+from fastgan_aug.quality.clinical.endpoint_metrics import (
     SHOWN,
     equivalence_metrics,
     sd_map_metrics,
     sensitivity_metrics,
 )
-from fastgan_aug.quality.endpoints import SENSITIVITY, measure_dataset, measure_synthetic
-from fastgan_aug.quality.equivalence import at_training_counts, on_fresh_patients
+from fastgan_aug.quality.clinical.endpoints import SENSITIVITY, measure_dataset, measure_synthetic
+from fastgan_aug.quality.statistics.equivalence import at_training_counts, on_fresh_patients
 
 
 def parts(toy: Dataset) -> tuple[Dataset, Dataset]:

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.counts import left_right_ratio, mean_counts
-from fastgan_aug.quality.endpoints import (
+from fastgan_aug.quality.clinical.counts import left_right_ratio, mean_counts
+from fastgan_aug.quality.clinical.endpoints import (
     SENSITIVITY,
     loss_below,
     measure_dataset,

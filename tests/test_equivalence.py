@@ -10,15 +10,15 @@ from heads import LEFT, heads
 
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.errors import LeakageError
-from fastgan_aug.quality.endpoints import Measured, measure_endpoints, measure_synthetic
-from fastgan_aug.quality.equivalence import (
+from fastgan_aug.quality.clinical.endpoints import Measured, measure_endpoints, measure_synthetic
+from fastgan_aug.quality.statistics.equivalence import (
     ENDPOINTS,
     EquivalenceTable,
     at_training_counts,
     on_fresh_patients,
     one_per_patient,
 )
-from fastgan_aug.quality.statistics import mean_of, tost_power, welch
+from fastgan_aug.quality.statistics.means import mean_of, tost_power, welch
 
 SPACE = ConditionSpace.of({"shape": ["lesioned", "other"]})
 CELL = "lesioned"

@@ -9,7 +9,7 @@ from heads import LEFT, heads
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.features import (
+from fastgan_aug.quality.likeness.features import (
     FAR,
     FixedView,
     Sample,

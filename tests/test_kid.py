@@ -7,9 +7,9 @@ import pytest
 from heads import heads
 from scipy import ndimage
 
-from fastgan_aug.quality.features import FixedView, Sample, Standard, fixed_vector
-from fastgan_aug.quality.kid import kid, kid_floor, kid_metrics, polynomial_kernel
-from fastgan_aug.quality.pairs import halves, within
+from fastgan_aug.quality.likeness.features import FixedView, Sample, Standard, fixed_vector
+from fastgan_aug.quality.likeness.kid import kid, kid_floor, kid_metrics, polynomial_kernel
+from fastgan_aug.quality.likeness.pairs import halves, within
 
 LESIONS = {"normal": 0.0, "lesion": 1.5}
 SLICES = 2  # of each patient

@@ -8,8 +8,8 @@ from heads import heads
 from sklearn.metrics import roc_auc_score
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.membership import membership_metrics
-from fastgan_aug.quality.privacy import PIXELS, RealSlices, pixel_distances
+from fastgan_aug.quality.copies.membership import membership_metrics
+from fastgan_aug.quality.copies.privacy import PIXELS, RealSlices, pixel_distances
 
 N, SLICES = 240, 2
 

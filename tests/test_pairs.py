@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.features import Sample
-from fastgan_aug.quality.kid import polynomial_kernel
-from fastgan_aug.quality.pairs import (
+from fastgan_aug.quality.likeness.features import Sample
+from fastgan_aug.quality.likeness.kid import polynomial_kernel
+from fastgan_aug.quality.likeness.pairs import (
     across,
     by_cell,
     halves,

@@ -8,8 +8,8 @@ from scipy import stats
 from statsmodels.stats.multicomp import pairwise_tukeyhsd
 
 from fastgan_aug.conditions import ConditionSpace
-from fastgan_aug.quality.endpoints import Endpoints, Measured
-from fastgan_aug.quality.paper_table import POOLED, PaperRow, paper_table
+from fastgan_aug.quality.clinical.endpoints import Endpoints, Measured
+from fastgan_aug.quality.statistics.paper_table import POOLED, PaperRow, paper_table
 
 SPACE = ConditionSpace.of({"level": ["low", "high"], "pattern": ["plain", "marked"]})
 COUNTS = {"low/plain": 60, "low/marked": 30, "high/plain": 40, "high/marked": 24}

@@ -20,9 +20,9 @@ from fastgan_aug.data.phantom.lesions import (
     weight,
 )
 from fastgan_aug.data.phantom.population import PhantomConfig, make_phantom
-from fastgan_aug.quality.counts import left_right_ratio
-from fastgan_aug.quality.spectrum import radial_power
-from fastgan_aug.quality.tissue import grey_over_white
+from fastgan_aug.quality.clinical.counts import left_right_ratio
+from fastgan_aug.quality.clinical.spectrum import radial_power
+from fastgan_aug.quality.clinical.tissue import grey_over_white
 
 pytestmark = pytest.mark.phantom
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.features import Sample
-from fastgan_aug.quality.prdc import Prdc, prdc, prdc_metrics
+from fastgan_aug.quality.likeness.features import Sample
+from fastgan_aug.quality.likeness.prdc import Prdc, prdc, prdc_metrics
 
 
 def plain(real: np.ndarray, fake: np.ndarray, k: int) -> Prdc:

@@ -9,9 +9,7 @@ import pytest
 from heads import heads
 
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.features import FixedView, Standard, fixed_vector
-from fastgan_aug.quality.metric import Metric
-from fastgan_aug.quality.privacy import (
+from fastgan_aug.quality.copies.privacy import (
     PIXELS,
     RealSlices,
     closest_pairs,
@@ -21,6 +19,8 @@ from fastgan_aug.quality.privacy import (
     nn_share,
     pixel_distances,
 )
+from fastgan_aug.quality.likeness.features import FixedView, Standard, fixed_vector
+from fastgan_aug.quality.metric import Metric
 
 N, SLICES = 300, 2  # slices of each side, and of each patient
 Images = np.ndarray

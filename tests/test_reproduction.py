@@ -14,9 +14,8 @@ from scipy import ndimage
 from fastgan_aug.config import load_config, shipped_configs
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.endpoints import measure_dataset, measure_synthetic
+from fastgan_aug.quality.clinical.endpoints import measure_dataset, measure_synthetic
 from fastgan_aug.quality.metric import OVERALL
-from fastgan_aug.quality.paper_table import paper_table
 from fastgan_aug.quality.reproduction import (
     Published,
     beyond,
@@ -24,6 +23,7 @@ from fastgan_aug.quality.reproduction import (
     line_of,
     standing,
 )
+from fastgan_aug.quality.statistics.paper_table import paper_table
 
 PAPER = Published("a paper", "shape", {"A": {"mc": {"disc": "0.8"}}})
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.spectrum import dispersion_spectrum, radial_power
+from fastgan_aug.quality.clinical.spectrum import dispersion_spectrum, radial_power
 
 
 def blob(size: int, sigma: float, row: float | None = None) -> np.ndarray:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastgan_aug.quality.tissue import core_of, extents, grey_over_white, head_width_mm
+from fastgan_aug.quality.clinical.tissue import core_of, extents, grey_over_white, head_width_mm
 
 
 def head(size: int = 64, across: float = 20, along: float = 26, core: float = 0.4) -> np.ndarray:

@@ -13,8 +13,8 @@ from fastgan_aug.cli.page import FIRST, SECOND, new_plot, plot_uri, scale_uri, s
 from fastgan_aug.data.contact_sheet import examples
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import RADIOLOGICAL
-from fastgan_aug.quality.comparison import OVERALL, Comparison, Measured, compare
-from fastgan_aug.quality.spectrum import radial_power
+from fastgan_aug.quality.clinical.comparison import OVERALL, Comparison, Measured, compare
+from fastgan_aug.quality.clinical.spectrum import radial_power
 
 _PER_GROUP = 5  # examples of each data set
 _POINTS = 40  # of a spectrum

@@ -16,7 +16,7 @@ from fastgan_aug.cli.data_tables import print_cells, print_facts
 from fastgan_aug.cli.own_input import keep_inputs
 
 if TYPE_CHECKING:
-    from fastgan_aug.quality.comparison import Comparison
+    from fastgan_aug.quality.clinical.comparison import Comparison
 
 
 def describe(
@@ -68,7 +68,7 @@ def compare(
     """
     from fastgan_aug.cli.compare_page import write_compare_page
     from fastgan_aug.data.dataset import Dataset
-    from fastgan_aug.quality.comparison import measure, pixel_edges
+    from fastgan_aug.quality.clinical.comparison import measure, pixel_edges
 
     target = out or first.with_name(f"{first.stem}-beside-{second.stem}.html")
     keep_inputs(target, [first, second])

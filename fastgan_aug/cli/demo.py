@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.engines.job import FitResult
     from fastgan_aug.engines.mlflow_registry import RegisteredVersion
-    from fastgan_aug.quality.counts import CountsRow
-    from fastgan_aug.quality.faithfulness import Faithfulness
+    from fastgan_aug.quality.clinical.counts import CountsRow
+    from fastgan_aug.quality.likeness.faithfulness import Faithfulness
     from serving.batch import BalancedBatch
 
 HELP = """Run the whole path: data, fit on Ray Train, judge, register in MLflow, serve on Ray Serve,
@@ -221,8 +221,8 @@ def _fit(results: DemoResults, running: ExitStack, console: Console) -> None:
 
 def _judge(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.gan.synthesizer import Synthesizer
-    from fastgan_aug.quality.counts import counts_table
-    from fastgan_aug.quality.faithfulness import faithfulness
+    from fastgan_aug.quality.clinical.counts import counts_table
+    from fastgan_aug.quality.likeness.faithfulness import faithfulness
     from serving.protocol import sample_seed
 
     synthesizer = Synthesizer.load(results.fit.checkpoint)

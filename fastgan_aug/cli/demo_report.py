@@ -41,7 +41,7 @@ def write_report(results: DemoResults) -> Path:
 
 def _content(results: DemoResults) -> dict[str, Any]:
     from downstream.report import usefulness_plot, usefulness_table
-    from fastgan_aug.quality.counts import laterality_note
+    from fastgan_aug.quality.clinical.counts import laterality_note
 
     return {
         "results": results,

@@ -24,8 +24,8 @@ from fastgan_aug.data.contact_sheet import examples
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import BY_PATIENT, RADIOLOGICAL
 from fastgan_aug.data.validation.finding import Finding
-from fastgan_aug.quality.counts import laterality_note, left_right_ratio, mean_counts
-from fastgan_aug.quality.maps import cell_maps
+from fastgan_aug.quality.clinical.counts import laterality_note, left_right_ratio, mean_counts
+from fastgan_aug.quality.clinical.maps import cell_maps
 
 _DOTS = 400  # shown of a cell in a strip plot
 

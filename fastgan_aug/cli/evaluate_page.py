@@ -14,7 +14,7 @@ from fastgan_aug.cli.page import FIRST, SECOND, SPREAD, scale_uri, slice_uri, wr
 from fastgan_aug.data.contact_sheet import examples
 from fastgan_aug.data.schema import RADIOLOGICAL
 from fastgan_aug.quality.case import HOLD_OUT
-from fastgan_aug.quality.counts import laterality_note
+from fastgan_aug.quality.clinical.counts import laterality_note
 from fastgan_aug.quality.gate import Reason
 from fastgan_aug.quality.metric import OVERALL, Metric
 from fastgan_aug.quality.plain_words import lines_of

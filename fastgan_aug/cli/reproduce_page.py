@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from fastgan_aug.cli.page import FIRST, INK, SECOND, new_plot, plot_uri, slice_uri, write_page
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines.reproduce import Plan, read_samples, sample_piece
-from fastgan_aug.quality.endpoints import Measured, measure_dataset, measure_synthetic
-from fastgan_aug.quality.paper_table import POOLED
+from fastgan_aug.quality.clinical.endpoints import Measured, measure_dataset, measure_synthetic
 from fastgan_aug.quality.reproduction import Published, conclusion
-from fastgan_aug.quality.statistics import ALPHA
+from fastgan_aug.quality.statistics.means import ALPHA
+from fastgan_aug.quality.statistics.paper_table import POOLED
 from fastgan_aug.storage import replace_when_complete
 
 ENDPOINTS = {"mc": "MC", "lr": "LR"}

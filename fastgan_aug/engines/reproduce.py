@@ -24,9 +24,9 @@ from fastgan_aug.engines.scoring import best_checkpoint, read_scores
 from fastgan_aug.errors import ConfigError, StorageError
 from fastgan_aug.gan.checkpoint import checkpoint_name, read_meta
 from fastgan_aug.gan.synthesizer import Synthesizer
-from fastgan_aug.quality.endpoints import measure_dataset, measure_synthetic
-from fastgan_aug.quality.paper_table import paper_table
+from fastgan_aug.quality.clinical.endpoints import measure_dataset, measure_synthetic
 from fastgan_aug.quality.reproduction import Published, beyond, line_of
+from fastgan_aug.quality.statistics.paper_table import paper_table
 from fastgan_aug.storage import replace_when_complete
 
 PLAN, PIECES, PROGRESS = "plan.json", "pieces", "progress.json"

@@ -17,7 +17,7 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import BY_PATIENT, OWN_COLUMNS
 from fastgan_aug.data.split import check_disjoint
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.features import FeatureView, fit_classifier_view, fixed_view
+from fastgan_aug.quality.likeness.features import FeatureView, fit_classifier_view, fixed_view
 from fastgan_aug.quality.report import Table
 
 # A cell of the hold-out is compared with from so many slices and patients on.

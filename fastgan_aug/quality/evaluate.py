@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from fastgan_aug.config import QualityConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.quality.case import Case
-from fastgan_aug.quality.collapse import collapse_metrics, duplicate_metrics
-from fastgan_aug.quality.endpoint_metrics import (
+from fastgan_aug.quality.clinical.endpoint_metrics import (
     equivalence_metrics,
     sd_map_metrics,
     sensitivity_metrics,
 )
-from fastgan_aug.quality.endpoints import (
+from fastgan_aug.quality.clinical.endpoints import (
     SENSITIVITY,
     THRESHOLD,
     Endpoints,
@@ -31,19 +30,9 @@ from fastgan_aug.quality.endpoints import (
     measure_dataset,
     measure_synthetic,
 )
-from fastgan_aug.quality.equivalence import (
-    EquivalenceTable,
-    at_training_counts,
-    on_fresh_patients,
-)
-from fastgan_aug.quality.features import ClassifierView, Sample
-from fastgan_aug.quality.gate import judge
-from fastgan_aug.quality.kid import kid_metrics
-from fastgan_aug.quality.membership import membership_metrics
-from fastgan_aug.quality.metric import OVERALL, Metric
-from fastgan_aug.quality.paper_table import paper_table
-from fastgan_aug.quality.prdc import prdc_metrics
-from fastgan_aug.quality.privacy import (
+from fastgan_aug.quality.clinical.spectrum import dispersion_spectrum
+from fastgan_aug.quality.copies.membership import membership_metrics
+from fastgan_aug.quality.copies.privacy import (
     PIXELS,
     RealSlices,
     closest_pairs,
@@ -53,14 +42,25 @@ from fastgan_aug.quality.privacy import (
     nn_share,
     pixel_distances,
 )
-from fastgan_aug.quality.recognition import (
+from fastgan_aug.quality.gate import judge
+from fastgan_aug.quality.likeness.collapse import collapse_metrics, duplicate_metrics
+from fastgan_aug.quality.likeness.features import ClassifierView, Sample
+from fastgan_aug.quality.likeness.kid import kid_metrics
+from fastgan_aug.quality.likeness.prdc import prdc_metrics
+from fastgan_aug.quality.likeness.recognition import (
     Pictures,
     Recogniser,
     fit_recogniser,
     recognition_metrics,
 )
+from fastgan_aug.quality.metric import OVERALL, Metric
 from fastgan_aug.quality.report import QualityReport, Table, rows_of
-from fastgan_aug.quality.spectrum import dispersion_spectrum
+from fastgan_aug.quality.statistics.equivalence import (
+    EquivalenceTable,
+    at_training_counts,
+    on_fresh_patients,
+)
+from fastgan_aug.quality.statistics.paper_table import paper_table
 
 PAIRS = 12  # in the gallery
 GENERATOR = "generator"

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.counts import counts_table
-from fastgan_aug.quality.features import Sample, fixed_view, real_sample
-from fastgan_aug.quality.kid import kid_metrics
+from fastgan_aug.quality.clinical.counts import counts_table
+from fastgan_aug.quality.likeness.features import Sample, fixed_view, real_sample
+from fastgan_aug.quality.likeness.kid import kid_metrics
 from fastgan_aug.quality.metric import OVERALL
-from fastgan_aug.quality.paper_table import POOLED, Against, PaperRow
-from fastgan_aug.quality.statistics import ALPHA
+from fastgan_aug.quality.statistics.means import ALPHA
+from fastgan_aug.quality.statistics.paper_table import POOLED, Against, PaperRow
 
 
 @dataclass(frozen=True)

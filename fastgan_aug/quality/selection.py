@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from fastgan_aug.conditions import Cell
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.gan.synthesizer import Synthesizer
-from fastgan_aug.quality.features import F64, FixedView, Sample, fixed_vector, fixed_view
-from fastgan_aug.quality.kid import kid
-from fastgan_aug.quality.privacy import PIXELS, RealSlices, nn_share, pixel_distances
+from fastgan_aug.quality.copies.privacy import PIXELS, RealSlices, nn_share, pixel_distances
+from fastgan_aug.quality.likeness.features import F64, FixedView, Sample, fixed_vector, fixed_view
+from fastgan_aug.quality.likeness.kid import kid
 
 VALIDATION, TRAINING = "validation", "training"
 SAMPLES = 32

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.quality.counts import masks, symmetry_axes
+from fastgan_aug.quality.clinical.counts import masks, symmetry_axes
 
 # Of the asymmetry maps: nobody is symmetric, and adjacent slices share their asymmetry.
 # At 0.5 none of 2,814 phantom slices is named (one is at 0.4), and 58 % of single flipped ones are.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.validation.finding import ERROR, WARNING, Finding, name_rows, plural
 from fastgan_aug.data.validation.flips import flipped_slices
-from fastgan_aug.quality.counts import masks
+from fastgan_aug.quality.clinical.counts import masks
 
 # Counts have one hottest pixel. Rounding to 8 bits makes up to four of them (real slices), a
 # display window or a saturated detector makes many.

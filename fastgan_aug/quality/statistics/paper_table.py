@@ -17,10 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.conditions import ConditionSpace
-from fastgan_aug.quality.anova import Anova, Pair, anova, anova_clustered, tukey, tukey_clustered
-from fastgan_aug.quality.endpoints import Measured
-from fastgan_aug.quality.equivalence import of_cells
-from fastgan_aug.quality.statistics import (
+from fastgan_aug.quality.clinical.endpoints import Measured
+from fastgan_aug.quality.statistics.anova import (
+    Anova,
+    Pair,
+    anova,
+    anova_clustered,
+    tukey,
+    tukey_clustered,
+)
+from fastgan_aug.quality.statistics.equivalence import of_cells
+from fastgan_aug.quality.statistics.means import (
     Effect,
     Equivalence,
     Mean,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.features import F64, Sample
+from fastgan_aug.quality.likeness.features import F64, Sample
 from fastgan_aug.quality.metric import OVERALL
 
 Kernel = Callable[[F64, F64], F64]

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.quality.dispersion import sd_ratios
-from fastgan_aug.quality.endpoints import Measured
-from fastgan_aug.quality.equivalence import (
+from fastgan_aug.quality.clinical.dispersion import sd_ratios
+from fastgan_aug.quality.clinical.endpoints import Measured
+from fastgan_aug.quality.metric import Metric
+from fastgan_aug.quality.statistics.equivalence import (
     ENDPOINTS,
     EquivalenceRow,
     EquivalenceTable,
 )
-from fastgan_aug.quality.metric import Metric
-from fastgan_aug.quality.statistics import ALPHA, mean_of
+from fastgan_aug.quality.statistics.means import ALPHA, mean_of
 
 SHOWN = {"mc": "mc_ratio", "log_lr": "log_lr_difference", "abs_log_lr": "abs_log_lr_ratio"}
 """Name of the metric of each endpoint's estimate."""

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.errors import LeakageError
-from fastgan_aug.quality.endpoints import Measured
-from fastgan_aug.quality.statistics import (
+from fastgan_aug.quality.clinical.endpoints import Measured
+from fastgan_aug.quality.statistics.means import (
     ALPHA,
     Effect,
     Equivalence,

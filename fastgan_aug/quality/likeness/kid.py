@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from fastgan_aug.quality.features import F64, Sample
-from fastgan_aug.quality.metric import Metric
-from fastgan_aug.quality.pairs import (
+from fastgan_aug.quality.likeness.features import F64, Sample
+from fastgan_aug.quality.likeness.pairs import (
     PairSums,
     across,
     by_cell,
@@ -21,6 +20,7 @@ from fastgan_aug.quality.pairs import (
     mean_within_without,
     within,
 )
+from fastgan_aug.quality.metric import Metric
 
 RESPLITS = 200
 # Of resplits that pass by chance alone.

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.weightstats import ttest_ind, ttost_ind
 
-from fastgan_aug.quality.statistics import (
+from fastgan_aug.quality.statistics.means import (
     bootstrap_weights,
     hedges_g,
     mean_of,

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.counts import (
+from fastgan_aug.quality.clinical.counts import (
     left_over_right,
     masks,
     midlines,

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.classifier import Classifier, fit_classifier
-from fastgan_aug.quality.counts import left_right_ratio, masks, mean_counts
-from fastgan_aug.quality.faithfulness import class_labels
-from fastgan_aug.quality.spectrum import radial_power
+from fastgan_aug.quality.clinical.counts import left_right_ratio, masks, mean_counts
+from fastgan_aug.quality.clinical.spectrum import radial_power
+from fastgan_aug.quality.likeness.classifier import Classifier, fit_classifier
+from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 F64 = NDArray[np.float64]
 

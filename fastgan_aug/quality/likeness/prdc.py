@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.features import F64, Sample
+from fastgan_aug.quality.likeness.features import F64, Sample
+from fastgan_aug.quality.likeness.pairs import by_cell, halves
 from fastgan_aug.quality.metric import Metric
-from fastgan_aug.quality.pairs import by_cell, halves
 
 NEIGHBOURS = 5
 RESPLITS = 20

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy.stats import studentized_range
 
-from fastgan_aug.quality.statistics import Mean
+from fastgan_aug.quality.statistics.means import Mean
 
 _FEWEST = 2  # groups with a mean and an error of its own
 

@@ -1,7 +1,7 @@
 """What a slice shows of its tissue: the rim's counts over the core's, and how wide the object is.
 
-Both rest on the mask of ``fastgan_aug.quality.counts`` and know nothing of an organ: grey over
-white is the name for a brain, where grey matter is the bright rim and white matter the core.
+Both rest on the mask of ``fastgan_aug.quality.clinical.counts`` and know nothing of an organ: grey
+over white is the name for a brain, where grey matter is the bright rim and white matter the core.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fastgan_aug.quality.counts import masks
+from fastgan_aug.quality.clinical.counts import masks
 
 # Of the pixels of the mask: bright tissue, but not the one hottest spot.
 GREY_PERCENTILE = 90.0

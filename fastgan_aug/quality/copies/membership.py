@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.features import F64
+from fastgan_aug.quality.copies.privacy import RealSlices
+from fastgan_aug.quality.likeness.features import F64
+from fastgan_aug.quality.likeness.pairs import halves
 from fastgan_aug.quality.metric import OVERALL, Metric
-from fastgan_aug.quality.pairs import halves
-from fastgan_aug.quality.privacy import RealSlices
 
 DRAWS = 200
 

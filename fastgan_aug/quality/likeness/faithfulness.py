@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import check_disjoint
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.classifier import fit_classifier
+from fastgan_aug.quality.likeness.classifier import fit_classifier
 
 
 @dataclass(frozen=True)

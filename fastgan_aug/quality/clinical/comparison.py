@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.quality.counts import left_right_ratio, masks, mean_counts
-from fastgan_aug.quality.spectrum import radial_power
-from fastgan_aug.quality.tissue import extents, grey_over_white
+from fastgan_aug.quality.clinical.counts import left_right_ratio, masks, mean_counts
+from fastgan_aug.quality.clinical.spectrum import radial_power
+from fastgan_aug.quality.clinical.tissue import extents, grey_over_white
 
 # Cycles/mm: lobes, gyri, and what only noise and reconstruction fill.
 FREQUENCIES_MM = (0.02, 0.05, 0.10)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.features import F64, Sample
-from fastgan_aug.quality.metric import OVERALL, Metric
-from fastgan_aug.quality.pairs import (
+from fastgan_aug.quality.copies.privacy import COPY_PERCENTILE
+from fastgan_aug.quality.likeness.features import F64, Sample
+from fastgan_aug.quality.likeness.pairs import (
     Kernel,
     PairSums,
     by_cell,
@@ -20,8 +20,8 @@ from fastgan_aug.quality.pairs import (
     mean_within_without,
     within,
 )
-from fastgan_aug.quality.prdc import distances
-from fastgan_aug.quality.privacy import COPY_PERCENTILE
+from fastgan_aug.quality.likeness.prdc import distances
+from fastgan_aug.quality.metric import OVERALL, Metric
 
 RESPLITS = 200
 # Of the real slices' median distance: at this distance two slices count as different.

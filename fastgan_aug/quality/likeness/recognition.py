@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.classifier import Classifier, fit_classifier
+from fastgan_aug.quality.likeness.classifier import Classifier, fit_classifier
 from fastgan_aug.quality.metric import OVERALL, Metric
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.features import F64, FeatureView
+from fastgan_aug.quality.likeness.features import F64, FeatureView
 from fastgan_aug.quality.metric import OVERALL, Metric
 
 DRAWS = 200

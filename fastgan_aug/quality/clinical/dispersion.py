@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.counts import masks
-from fastgan_aug.quality.statistics import bootstrap_weights
+from fastgan_aug.quality.clinical.counts import masks
+from fastgan_aug.quality.statistics.means import bootstrap_weights
 
 REGIONS = ("whole", "front", "middle", "back")
 """The cell's common mask, and the thirds of its rows from the first one (the front of a head)."""

@@ -1,0 +1,1 @@
+"""What a physician measures on a slice: counts, ratios, maps, spectra, severity."""

@@ -1,0 +1,1 @@
+"""Whether synthetic slices are copies of the training slices."""
