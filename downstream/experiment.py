@@ -29,7 +29,7 @@ from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.data.split import check_disjoint, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.likeness.classifier import fit_classifier
+from fastgan_aug.quality.likeness.classifier import FitSettings, fit_classifier
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 log = logging.getLogger(__name__)
@@ -250,11 +250,8 @@ def _run(
             fit.images,
             fit.labels,
             len(material.classes),
+            FitSettings.of(config),
             seed=seed,
-            steps=config.steps,
-            batch=config.batch,
-            learning_rate=config.learning_rate,
-            width=config.width,
             class_weights=fit.class_weights,
             augment=fit.augment,
             sampling=fit.sampling,

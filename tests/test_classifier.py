@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.likeness.classifier import Classifier, fit_classifier
+from fastgan_aug.quality.likeness.classifier import Classifier, FitSettings, fit_classifier
 from fastgan_aug.quality.likeness.faithfulness import faithfulness
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -31,9 +33,8 @@ def bars(size: int = 32, n: int = 96, seed: int = 0) -> Labelled:
     return images, labels
 
 
-def fit(data: Labelled, **changes: object) -> Classifier:
-    settings = {"seed": 1, "steps": 40, "batch": 32, "learning_rate": 3e-3, "width": 4} | changes
-    return fit_classifier(*data, 3, **settings)  # type: ignore[arg-type]
+def fit(data: Labelled, steps: int = 40, seed: int = 1, **more: Any) -> Classifier:
+    return fit_classifier(*data, 3, FitSettings(steps, 32, width=4), seed=seed, **more)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
@@ -106,16 +107,15 @@ def test_real_slices_taken_for_synthetic_are_recognised(toy: Dataset) -> None:
     train, test = split_by_patient(toy, 0.3, seed=0)
     rows = test.labelled
     cells = [str(c) for c in test.cells if c is not None]
-    found = faithfulness(
-        train, test.images[rows], cells, "shape", real_test=test, steps=80, width=8
-    )
+    settings = FitSettings(80, width=8)
+    found = faithfulness(train, test.images[rows], cells, "shape", settings, real_test=test)
     assert found.synthetic == found.real
     assert found.synthetic > 2 * found.chance
     assert found.chance == 1 / 4
     # Right about the pictures, it is wrong about labels moved on by one class.
     names = [str(c) for c in train.meta.space.cells]
     wrong = [names[(names.index(c) + 1) % len(names)] for c in cells]
-    moved = faithfulness(train, test.images[rows], wrong, "shape", steps=80, width=8)
+    moved = faithfulness(train, test.images[rows], wrong, "shape", settings)
     assert moved.synthetic < found.synthetic / 2
     with pytest.raises(LeakageError):
-        faithfulness(train, test.images[rows], cells, "shape", real_test=train, steps=1)
+        faithfulness(train, test.images[rows], cells, "shape", settings, real_test=train)

@@ -26,6 +26,7 @@ from fastgan_aug.errors import (
     PseudonymKeysDiffer,
 )
 from fastgan_aug.gan.checkpoint import read_meta
+from fastgan_aug.quality.plain_words import ADVICE
 from fastgan_aug.quality.report import QualityReport
 
 
@@ -93,7 +94,16 @@ def test_the_gate_is_the_models_own_or_that_of_a_configuration(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "lenient.toml"
-    config.write_text('[quality]\nresplits = 20\n[[quality.gate]]\nmetric = "kid"\nat_most = 1e9\n')
+    rule = '[quality]\nresplits = 20\n[[quality.gate]]\nmetric = "kid"\nat_most = 1e9\n'
+    config.write_text(rule)
+    strict = call(checkpoint, data, "--no-classifier", "--config", config, "--out", tmp_path)
+    assert "FAIL" in strict.output
+    assert "Could not be judged in cross: too few patients" in strict.output
+    assert "--override" in strict.output
+    page = (tmp_path / "report.html").read_text()
+    assert "too few patients" in page
+    assert ADVICE.partition("(")[0] in page
+    config.write_text(rule + 'cells = "ring"\n')
     result = call(checkpoint, data, "--no-classifier", "--config", config, "--out", tmp_path)
     assert "PASS" in result.output, result.output
     told = json.loads((tmp_path / "report.json").read_text())

@@ -71,7 +71,8 @@ def test_a_run_is_kept_tracked_and_not_overwritten(
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "images-000000048" / "meta.json").is_file()
     assert (tmp_path / "run" / "mlflow.db").is_file()
-    assert "fastgan-aug register" in done.stdout
+    assert done.stdout.count("selection.validation_fraction") == 1, "it is warned of once"
+    assert done.stdout.rstrip().endswith(f"fastgan-aug select {tmp_path / 'run'}")
     again = command(*fit)
     assert again.returncode == 1
     assert "already holds checkpoints" in again.stderr

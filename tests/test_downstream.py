@@ -33,6 +33,7 @@ from fastgan_aug.errors import (
     PseudonymKeysDiffer,
     StorageError,
 )
+from fastgan_aug.quality.likeness.classifier import FitSettings
 from serving.app import create_app
 from serving.client import Client
 
@@ -99,20 +100,22 @@ def test_same_seeds_same_report(parts: tuple[Dataset, Dataset]) -> None:
 def test_all_arms_take_the_same_steps_and_tell_their_progress(
     parts: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[object, ...]] = []
+    asked: set[FitSettings] = set()
+    fits = 0
     told: list[tuple[str, int, int]] = []
     original = experiment.fit_classifier
 
-    def watched(*data, **settings):  # type: ignore[no-untyped-def]
-        names = ("steps", "batch", "learning_rate", "width")
-        asked.append(tuple(settings[name] for name in names))
-        return original(*data, **settings)
+    def watched(images, labels, classes, settings, **more):  # type: ignore[no-untyped-def]
+        nonlocal fits
+        fits += 1
+        asked.add(settings)
+        return original(images, labels, classes, settings, **more)
 
     monkeypatch.setattr(experiment, "fit_classifier", watched)
     short = QUICK.model_copy(update={"steps": 3, "seeds": [0, 1]})
     experiment_on(*parts, short, progress=lambda *event: told.append(event))
-    assert set(asked) == {(3, 32, 3e-3, 6)}
-    assert len(asked) == len(told) == told[-1][2] == (4 + 3) * 2
+    assert asked == {FitSettings(3, 32, 3e-3, 6)}
+    assert fits == len(told) == told[-1][2] == (4 + 3) * 2
     assert [done for _, done, _ in told] == list(range(len(told)))
 
 

@@ -36,7 +36,7 @@ def test_two_metrics_a_row_and_bounds_in_the_second_table_alone(toy: Dataset):
     assert {m.name for m in metrics} == {f"{e}_equivalence" for e in SHOWN} | set(SHOWN.values())
     for metric in metrics:
         assert metric.bound == (0.05 if metric.name.endswith("_equivalence") else None)
-        assert "margin" in metric.note
+        assert ("margin" in metric.note) is not bool(np.isnan(metric.value))
         assert metric.cell in map(str, toy.meta.space.cells)
     holds = [m.holds for m in metrics if m.bound is not None]
     assert holds == [row.test.passes for row in second.rows]
@@ -58,7 +58,27 @@ def test_sd_map_ratio_by_region(toy: Dataset):
     whole = [m for m in metrics if m.name == "sd_map_ratio"]
     assert all(lower[(m.name, m.cell)] < m.value for m in whole)
     assert sd_map_metrics(real, images, cells) == metrics
-    assert sd_map_metrics(real, images[:0], []) == []
+
+
+def test_a_cell_without_figures_says_why(toy: Dataset):
+    real, other = parts(toy)
+    images, cells = labelled(other)
+    slices, made = measure_dataset(real), measure_synthetic(images, cells)
+    second = on_fresh_patients(slices, made, toy.meta.space)
+    metrics = equivalence_metrics(second, {"elsewhere": "why", "disc": "there is one"})
+    assert {m.note for m in metrics if m.cell == "elsewhere"} == {"why"}
+    assert {m.name for m in metrics if m.cell == "elsewhere"} == {m.name for m in metrics}
+    assert not any(np.isnan(m.value) for m in metrics if m.cell == "disc")
+    (few,) = {m.note for m in metrics if m.cell == "cross" and np.isnan(m.value)}
+    assert few.startswith("too few")
+    nobody = real.take(np.zeros(0, np.int64))
+    for without in (
+        sd_map_metrics(real, images[:0], []),
+        sd_map_metrics(nobody, images, cells, asked=["disc"]),
+    ):
+        assert all(np.isnan(m.value) and m.note for m in without)
+        assert "disc" in {m.cell for m in without}
+    assert sd_map_metrics(real, images[:0], [], asked=[]) == []
 
 
 def test_sensitivity_names_its_threshold(toy: Dataset):

@@ -16,8 +16,9 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import UNGROUPED
 from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.errors import DataError, LeakageError, PseudonymKeysDiffer, UnknownCell
-from fastgan_aug.quality.case import HOLD_OUT, TRAINING, wanted_counts
+from fastgan_aug.quality.case import HOLD_OUT, NO_STRANGERS, TRAINING, wanted_counts
 from fastgan_aug.quality.evaluate import evaluate
+from fastgan_aug.quality.gate import EVERY, Rule
 from fastgan_aug.quality.report import QualityReport
 
 Slices = tuple[NDArray[np.float32], list[str]]
@@ -47,7 +48,12 @@ def good(sides: tuple[Dataset, Dataset], others: Slices) -> QualityReport:
 
 
 def failed(report: QualityReport) -> set[str]:
-    return {reason.metric for reason in report.verdict.failures if reason.value is not None}
+    """Of figures that are not good enough; not of those that could not be found."""
+    return {
+        reason.metric
+        for reason in report.verdict.failures
+        if reason.value is not None and not reason.unjudged
+    }
 
 
 def test_the_same_arguments_give_the_same_report(sides, others, good) -> None:
@@ -76,6 +82,47 @@ def test_a_cell_with_too_few_others_is_compared_with_training_slices(sides, good
     assert sources["disc"] == HOLD_OUT
     assert held["cross"] < 10
     assert sources["cross"] == TRAINING
+
+
+def test_a_cell_with_too_few_patients_is_unjudged_and_never_passes(good) -> None:
+    few = {row["cell"]: row["patients"] for row in good.tables["cells"] if row["patients"] < 4}
+    assert set(few) == {"bar", "cross"}, "three donors and two, whatever the generator does"
+    unjudged = {(r.metric, r.cell): r.note for r in good.verdict.failures if r.unjudged}
+    assert unjudged == {
+        (name, cell): f"too few patients ({n}, wanted at least 4)"
+        for name in ("kid", "coverage_ratio")
+        for cell, n in few.items()
+    }
+    for name in ("kid", "precision", "coverage_ratio", "pairwise_ratio", "modes_ratio"):
+        found = [metric for metric in good.metrics if metric.name == name]
+        assert {metric.cell for metric in found if np.isnan(metric.value)} == set(few)
+
+
+def test_a_cell_that_was_trained_on_and_not_made_fails_every_question(sides, others, good) -> None:
+    images, cells = others
+    kept = np.asarray(cells) != "disc"
+    report = evaluate(*sides, images[kept], [c for c in cells if c != "disc"], QUICK)
+    rules = [rule for rule in QUICK.gate if rule.cells == EVERY]
+    refused = [r for r in report.verdict.failures if r.cell == "disc"]
+    assert {r.metric for r in refused} == {rule.metric for rule in rules}
+    assert {r.note for r in refused} == {"no synthetic slice of it was given"}
+    names = {m.name for m in good.metrics if m.cell == "disc"}
+    assert {m.name for m in report.metrics if m.cell == "disc"} >= names
+    assert all(np.isnan(m.value) for m in report.metrics if m.cell == "disc")
+
+
+def test_what_only_other_patients_could_tell_is_unjudged_without_them(sides, others) -> None:
+    train, holdout = sides
+    rows = np.asarray([str(cell) != "bar" for cell in holdout.cells], np.bool_)
+    names = ("nn_share", "membership_auc", "real_on_synthetic", "synthetic_on_real")
+    settings = QualityConfig(resplits=20, steps=2, width=4, gate=[Rule(name) for name in names])
+    report = evaluate(train, holdout.take(rows), *others, settings)
+    refused = [r for r in report.verdict.failures if r.unjudged]
+    assert {(r.metric, r.cell) for r in refused} == {(name, "bar") for name in names}
+    assert {r.note for r in refused} == {NO_STRANGERS}
+    overall = report.metric("real_on_synthetic")
+    assert overall is not None
+    assert "without bar" in overall.note
 
 
 def test_every_question_has_its_figures(good) -> None:
@@ -147,7 +194,14 @@ def test_fresh_patients_bring_the_rules_of_equivalence(sides, others, tmp_path) 
     report = evaluate(*sides, *others, QUICK, reference=fresh)
     assert "fresh_patients" in report.tables
     rules = {reason.metric for reason in report.verdict.reasons}
-    assert {"mc_equivalence", "log_lr_equivalence", "abs_log_lr_equivalence"} <= rules
+    names = {"mc_equivalence", "log_lr_equivalence", "abs_log_lr_equivalence"}
+    assert names <= rules
+    # A cell of which there are no fresh patients is not passed over.
+    rows = np.asarray([str(cell) != "disc" for cell in fresh.cells], np.bool_)
+    report = evaluate(*sides, *others, QUICK, reference=fresh.take(rows))
+    missing = [r for r in report.verdict.failures if r.cell == "disc" and r.metric in names]
+    assert {r.metric for r in missing} == names
+    assert all("not trained on" in r.note for r in missing)
 
 
 def test_progress_is_told_to_its_end(sides, others) -> None:

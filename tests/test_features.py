@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from heads import LEFT, heads
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError, LeakageError
+from fastgan_aug.quality.likeness.classifier import FitSettings
 from fastgan_aug.quality.likeness.features import (
     FAR,
     FixedView,
@@ -21,7 +24,7 @@ from fastgan_aug.quality.likeness.features import (
     sector_means,
 )
 
-QUICK = {"steps": 40, "batch": 16, "width": 4}
+QUICK = FitSettings(40, 16, width=4)
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -76,8 +79,8 @@ def test_an_element_that_never_varies_does_no_harm() -> None:
 
 
 def test_the_classifier_view_is_decided_by_its_seed(toy: Dataset) -> None:
-    one, same = (fit_classifier_view(toy, seed=0, **QUICK) for _ in range(2))
-    other = fit_classifier_view(toy, seed=1, **QUICK)
+    one, same = (fit_classifier_view(toy, QUICK, seed=0) for _ in range(2))
+    other = fit_classifier_view(toy, QUICK, seed=1)
     images = toy.images[:9]
     assert len(one.digest) == 64
     assert one.digest == same.digest != other.digest
@@ -88,7 +91,7 @@ def test_the_classifier_view_is_decided_by_its_seed(toy: Dataset) -> None:
 
 def test_classes_are_the_cells_or_one_factors_values(toy: Dataset) -> None:
     # One factor: the same classes either way, so the same fit.
-    cells, factor = (fit_classifier_view(toy, factor=f, **QUICK) for f in (None, "shape"))
+    cells, factor = (fit_classifier_view(toy, QUICK, factor=f) for f in (None, "shape"))
     assert cells.digest == factor.digest
 
 
@@ -102,7 +105,7 @@ def test_no_view_is_fitted_on_synthetic_slices(toy: Dataset) -> None:
     marks[3] = True
     position = toy.table.column_names.index("synthetic")
     mixed = Dataset(toy.table.set_column(position, "synthetic", pa.array(marks)), toy.meta)
-    for fit in (fixed_view, fit_classifier_view):
+    for fit in (fixed_view, partial(fit_classifier_view, settings=QUICK)):
         with pytest.raises(LeakageError):
             fit(mixed)
         with pytest.raises(DataError):

@@ -56,6 +56,23 @@ def test_what_cannot_be_judged_fails(rules: list[Rule], metrics: list[Metric]):
     json.dumps(verdict.to_dict(), allow_nan=False)
 
 
+def test_a_cell_that_could_not_be_judged_fails_and_says_why():
+    few = Metric.unjudged("kid", "c", "too few patients (3, wanted at least 4)", 3, "fixed")
+    for rule in (Rule("kid"), Rule("kid", at_most=1e9), Rule("kid", cells="c", at_least=-1e9)):
+        (reason,) = judge([rule], [*METRICS, few]).failures
+        assert reason.unjudged
+        assert str(reason) == (
+            "kid (fixed) of c could not be judged: too few patients (3, wanted at least 4)"
+        )
+    assert judge([Rule("kid", cells="a"), Rule("kid", cells="b")], [*METRICS, few]).passed
+
+
+def test_a_figure_has_no_excuse():
+    (reason,) = judge([Rule("kid", at_most=0)], [replace(KID, note="what it is")]).failures
+    assert not reason.unjudged
+    assert reason.note == ""
+
+
 def test_a_band_upside_down_is_refused():
     with pytest.raises(ValueError, match="allowed"):
         Rule("kid", at_least=2, at_most=1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from fastgan_aug.errors import DataError
+from fastgan_aug.quality.gate import Rule
 from fastgan_aug.quality.likeness.features import Sample
 from fastgan_aug.quality.likeness.kid import polynomial_kernel
 from fastgan_aug.quality.likeness.pairs import (
@@ -19,6 +22,7 @@ from fastgan_aug.quality.likeness.pairs import (
     mean_within_without,
     within,
 )
+from fastgan_aug.quality.metric import Metric
 
 
 def sample(n: int, seed: int, people: int | None = None, cells: int = 1) -> Sample:
@@ -81,10 +85,35 @@ def test_halves_are_halves_and_repeat() -> None:
     assert halves(np.ones(2), 1, 0).sum() == 1
 
 
-def test_cells_with_few_patients_are_left_out() -> None:
-    real = Sample.of(np.zeros((9, 1)), list("aaaaabbbb"), list("123451123"))
-    synthetic = Sample.of(np.zeros((9, 1)), list("aaaaabbbb"))
-    assert [name for name, _, _ in by_cell(real, synthetic)] == ["overall", "a"]
+def test_cells_with_few_patients_or_slices_are_unjudged_and_say_why() -> None:
+    real = Sample.of(np.zeros((15, 1)), list("aaaaabbbbcccccd"), list("123451123123451"))
+    synthetic = Sample.of(np.zeros((12, 1)), list("aaaaabbbbccc"))
+    judged: list[str] = []
+
+    def judge(cell: str, one: Sample, other: Sample) -> list[Metric]:
+        judged.append(cell)
+        return [Metric(name, cell, 1.0, len(other)) for name in ("x", "y")]
+
+    found = by_cell(judge, ("x", "y"), real, synthetic, view="v")
+    assert judged == ["overall", "a"]
+    groups = ("overall", "a", "b", "c", "d")
+    assert [(m.cell, m.name) for m in found] == list(itertools.product(groups, ("x", "y")))
+    why = {m.cell: m.note for m in found if np.isnan(m.value)}
+    assert why == {
+        "b": "too few patients (3, wanted at least 4)",
+        "c": "too few synthetic slices (3, wanted at least 4)",
+        "d": "no synthetic slice of it was given",
+    }
+    assert not any(Rule("x", at_least=-9).judge(m).passed for m in found if np.isnan(m.value))
+
+
+def test_a_cell_that_must_be_judged_is_never_left_out() -> None:
+    one = sample(40, 0, people=10)
+    found = by_cell(lambda cell, *_: [Metric("x", cell, 1.0, 40)], ("x",), one, one, view="v",
+                    cells=["c0", "elsewhere"])  # fmt: skip
+    assert {m.cell: np.isnan(m.value) for m in found} == {
+        "overall": False, "c0": False, "elsewhere": True,
+    }  # fmt: skip
 
 
 def test_an_empty_sample_is_refused() -> None:

@@ -56,7 +56,21 @@ def test_a_round_trip_keeps_every_field() -> None:
 def test_what_was_not_measured_is_told_from_what_was_in_vain() -> None:
     read = QualityReport.from_json(report(KID, BLANK).to_json())
     said = [str(reason) for reason in read.verdict.failures]
-    assert said == ["mc_ratio of a is nan, wanted: at most 1.1", "gone: not measured"]
+    assert said == ["mc_ratio of a could not be judged", "gone: not measured"]
+
+
+def test_why_nothing_could_be_judged_is_kept() -> None:
+    few = Metric.unjudged("kid", "b", "too few patients (3, wanted at least 4)", 3, "fixed")
+    read = QualityReport.from_json(report(KID, few).to_json())
+    assert str(read.verdict.failures[0]).endswith("judged: too few patients (3, wanted at least 4)")
+
+
+def test_a_report_without_notes_is_read() -> None:
+    plain = json.loads(report(KID, BLANK).to_json())
+    for row in plain["verdict"]["reasons"]:
+        del row["note"]
+    read = QualityReport.from_json(json.dumps(plain))
+    assert str(read.verdict.failures[0]) == "mc_ratio of a could not be judged"
 
 
 def test_finding_a_figure() -> None:
@@ -92,6 +106,16 @@ def test_one_line_a_question() -> None:
     assert "a, fixed, 0.5" in lines[0].text
     assert "and 1 more (wanted: at most 0.1)" in lines[0].text
     assert "Not measured" in lines[2].text
+
+
+def test_what_could_not_be_judged_is_said_once_beside_what_is_bad() -> None:
+    why = "too few patients (3, wanted at least 4)"
+    views = [Reason("kid", "c", v, math.nan, None, None, False, why) for v in ("fixed", "other")]
+    bad = Reason("kid", "a", "fixed", 0.5, None, 0.1, False)
+    alone, both = (lines_of(Verdict(reasons))[0] for reasons in (views, [bad, *views]))
+    assert alone.text == f"Could not be judged in c: {why}."
+    assert both.text.endswith(f"a, fixed, 0.5 (wanted: at most 0.1). {alone.text}")
+    assert not alone.passed
 
 
 def test_every_rule_of_the_default_gate_has_words() -> None:

@@ -222,6 +222,7 @@ def _fit(results: DemoResults, running: ExitStack, console: Console) -> None:
 def _judge(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.gan.synthesizer import Synthesizer
     from fastgan_aug.quality.clinical.counts import counts_table
+    from fastgan_aug.quality.likeness.classifier import FitSettings
     from fastgan_aug.quality.likeness.faithfulness import faithfulness
     from serving.protocol import sample_seed
 
@@ -235,9 +236,8 @@ def _judge(results: DemoResults, running: ExitStack, console: Console) -> None:
     settings = results.config.downstream
     factor = settings.factor or results.dataset.meta.space.names[-1]
     results.faithfulness = faithfulness(
-        results.train, results.samples, results.sample_cells, factor, real_test=results.test,
-        steps=settings.steps, batch=settings.batch, learning_rate=settings.learning_rate,
-        width=settings.width,
+        results.train, results.samples, results.sample_cells, factor, FitSettings.of(settings),
+        real_test=results.test,
     )  # fmt: skip
     console.print(_counts_view(results))
     console.print(

@@ -92,7 +92,8 @@ def evaluate_command(
     console.print(f"report      {folder / 'report.html'}", markup=False, soft_wrap=True)
     if version is not None and tracking_uri is not None:
         record_report(version, folder, tracking_uri)
-        console.print(f"recorded    quality = {judged.report.verdict} on {version.uri}")
+        said = f"recorded    quality = {judged.report.verdict} on {version.uri}"
+        console.print(said, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def write_report(judged: Judged, folder: Path) -> None:
 
 def print_verdict(report: QualityReport, console: Console) -> None:
     """Prints PASS or FAIL, and every question that was answered badly."""
-    from fastgan_aug.quality.plain_words import lines_of
+    from fastgan_aug.quality.plain_words import ADVICE, lines_of
 
     lines = lines_of(report.verdict)
     good = sum(line.passed for line in lines)
@@ -282,6 +283,8 @@ def print_verdict(report: QualityReport, console: Console) -> None:
     for line in lines:
         if not line.passed:
             console.print(f"  {line.title}: {line.text}", markup=False, highlight=False)
+    if any(reason.unjudged for reason in report.verdict.failures):
+        console.print(f"  {ADVICE}", markup=False, highlight=False)
 
 
 def _settings(config: str | None, checkpoint: Path, classifier: bool) -> QualityConfig:

@@ -17,7 +17,7 @@ from fastgan_aug.quality.case import HOLD_OUT
 from fastgan_aug.quality.clinical.counts import laterality_note
 from fastgan_aug.quality.gate import Reason
 from fastgan_aug.quality.metric import OVERALL, Metric
-from fastgan_aug.quality.plain_words import lines_of
+from fastgan_aug.quality.plain_words import ADVICE, lines_of
 
 if TYPE_CHECKING:
     from fastgan_aug.cli.evaluate import Judged
@@ -53,7 +53,7 @@ def write_evaluate_page(judged: Judged, target: Path) -> None:
         "report": report,
         "verdict": str(report.verdict),
         "lines": lines_of(report.verdict),
-        "failures": [str(reason) for reason in report.verdict.failures],
+        "advice": ADVICE if any(r.unjudged for r in report.verdict.failures) else "",
         "cells": cells,
         "colours": {"real": FIRST, "synthetic": SECOND},
         "sides": meta.laterality == RADIOLOGICAL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,17 +77,19 @@ def register_command(
 ) -> None:
     """Registers a checkpoint; records of its run that MLflow does not have yet are sent first."""
     from fastgan_aug.engines.mlflow_client import without_password
-    from fastgan_aug.engines.mlflow_registry import register
+    from fastgan_aug.engines.mlflow_registry import check_name, register
 
+    check_name(model)
     checkpoint = _chosen(checkpoint)
     run_folder = checkpoint.resolve().parent
     uri = tracking_uri or _tracked_at(run_folder)
     version = register(checkpoint, uri=uri, model_name=model, run_id=_run_of(run_folder, uri))
     console = Console()
-    console.print(f"registered  {version.uri}, alias {', '.join(version.aliases)}")
+    aliases = ", ".join(version.aliases)
+    console.print(f"registered  {version.uri}, alias {aliases}", markup=False, soft_wrap=True)
     console.print(
         f"next        fastgan-aug evaluate {version.version} DATA "
-        f"--model {model} --tracking-uri {without_password(uri)}",
+        f"--model {shlex.quote(model)} --tracking-uri {without_password(uri)}",
         markup=False,
         soft_wrap=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +44,7 @@ def select_command(
     from fastgan_aug.engines.scoring import kept_scores
     from fastgan_aug.errors import CheckpointError
     from fastgan_aug.gan.checkpoint import checkpoint_name, checkpoints
-    from fastgan_aug.quality.selection import ranked
+    from fastgan_aug.quality.selection import TRAINING, UNVALIDATED, ranked
 
     there = checkpoints(run)
     if not there:
@@ -61,11 +62,26 @@ def select_command(
             do="give the run's data set with --data, or train with selection.samples above 0",
         )
     console = Console()
+    if scores[0].reference == TRAINING:
+        console.print(f"[bold yellow]warning[/]     {UNVALIDATED}.", soft_wrap=True)
     console.print(_table(scores[:top]))
-    for line in _reasons(scores, len(there) - len(scores)):
-        console.print(line, markup=False, soft_wrap=True)
     best = run / checkpoint_name(scores[0].images_seen)
-    console.print(f"next        fastgan-aug register {best}", markup=False, soft_wrap=True)
+    for line in [*_reasons(scores, len(there) - len(scores)), *_left_out(scores[0], best)]:
+        console.print(line, markup=False, soft_wrap=True)
+    following = f"fastgan-aug register {shlex.quote(str(best))}"
+    console.print(f"next        {following}", markup=False, soft_wrap=True)
+
+
+def _left_out(score: Score, checkpoint: Path) -> list[str]:
+    """Which cells were trained on and have no part in the score."""
+    from fastgan_aug.gan.checkpoint import read_manifest
+
+    known = {cell.cell for cell in score.cells}
+    trained = read_manifest(checkpoint).lineage.class_counts
+    missing = [cell for cell, n in trained.items() if n and cell not in known]
+    if not missing:
+        return []
+    return [f"Not in the score, for want of two patients to compare with: {', '.join(missing)}."]
 
 
 def _score(run: Path, data: Path) -> None:
@@ -108,11 +124,6 @@ def _reasons(scores: list[Score], unscored: int) -> list[str]:
             "Held against validation patients, who were not trained on. Nearest neighbours: share "
             "of synthetic slices nearer to training than to validation slices; 0.5 is ideal, above "
             f"{MEMORISED} (and above chance, {best.chance:.2f}) a checkpoint copies."
-        )
-    else:
-        said.append(
-            "Held against the training slices, which favours copying, and no nearest-neighbour "
-            "share can be told: set selection.validation_fraction to hold patients out."
         )
     copying = sum(score.memorises for score in scores)
     if copying:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,14 +83,35 @@ def train_command(
     print_warnings(check_valid(dataset), console)
     folder = out or Path("runs") / resolved.name
     uri = tracking_uri or resolved.tracking.uri or local_uri(folder)
+    _warn_of_biased_choice(resolved, console)
     train_part, _ = training_part(resolved, dataset, unsafe_no_groups=unsafe_no_groups)
     result, _ = fit_with_progress(FitJob(resolved, train_part, folder, uri, resume), console)
     for line in (
         f"checkpoint  {result.checkpoint}",
         f"MLflow run  {result.run_id} at {without_password(uri)}",
-        f"next        fastgan-aug register {result.checkpoint}",
+        f"next        {_next(folder, data, result)}",
     ):
         console.print(line, markup=False, soft_wrap=True)
+
+
+def _warn_of_biased_choice(config: Config, console: Console) -> None:
+    """Before the time is spent, not after: later it could not be helped."""
+    from fastgan_aug.quality.selection import UNVALIDATED
+
+    chosen = config.selection
+    if chosen.samples and not chosen.validation_fraction:
+        console.print(f"[bold yellow]warning[/]     {UNVALIDATED}.", soft_wrap=True)
+
+
+def _next(folder: Path, data: Path | None, result: FitResult) -> str:
+    """The command that follows: choose a checkpoint, where they have scores or can have them."""
+    from fastgan_aug.engines.scoring import kept_scores
+
+    if kept_scores(folder):
+        return f"fastgan-aug select {shlex.quote(str(folder))}"
+    if data is not None:
+        return f"fastgan-aug select {shlex.quote(str(folder))} --data {shlex.quote(str(data))}"
+    return f"fastgan-aug register {shlex.quote(str(result.checkpoint))}"
 
 
 def fit_with_progress(job: FitJob, console: Console) -> tuple[FitResult, list[dict[str, float]]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastgan_aug.engines.mlflow_client import connect, registry_errors
 from fastgan_aug.engines.mlflow_upload import LOGGED, SHA_TAG, upload_version
-from fastgan_aug.errors import CheckpointError, ModelNotFound
+from fastgan_aug.errors import CheckpointError, ModelNotFound, RegistryError
 from fastgan_aug.gan.checkpoint import GENERATOR, META, read_meta
 from fastgan_aug.storage import replace_when_complete
 
@@ -69,8 +69,10 @@ def register(
 
     Raises:
         CheckpointError: the checkpoint is damaged.
-        RegistryError: MLflow has no such run, refused or could not be reached.
+        RegistryError: the name cannot be used, MLflow has no such run, refused or could not be
+            reached.
     """
+    check_name(model_name)
     meta = read_meta(checkpoint)
     client = connect(uri)
     with registry_errors(uri):
@@ -85,15 +87,32 @@ def register(
         return describe(client.get_model_version(model_name, version))
 
 
+def check_name(model: str) -> None:
+    """Refuses a model's name that MLflow does not take, or could not look up again.
+
+    Raises:
+        RegistryError: it is one.
+    """
+    both = "'" in model and '"' in model  # MLflow's filters have no way to escape a quote
+    path = model.strip() in ("", ".", "..") or {"/", ":"} & set(model)
+    if both or path or not model.isprintable():
+        raise RegistryError(
+            f"a model cannot be named {model!r}",
+            allowed="printable characters but / and :, and not both kinds of quotes (' and \")",
+            do="name it otherwise: --model NAME, or tracking.model in the configuration",
+        )
+
+
 def find(model: str, version_or_alias: str, uri: str) -> RegisteredVersion:
     """The version that a number or an alias means.
 
     Raises:
         ModelNotFound: no such model, version or alias; the message says which there are.
-        RegistryError: MLflow could not be reached.
+        RegistryError: no model can have that name, or MLflow could not be reached.
     """
     from mlflow.exceptions import MlflowException
 
+    check_name(model)
     client = connect(uri)
     with registry_errors(uri):
         try:
@@ -198,8 +217,14 @@ def _make_model(client: Any, name: str) -> None:
             raise
 
 
+def _is_named(model: str) -> str:
+    """MLflow's filter; a name has one kind of quotes at most (``check_name``)."""
+    quote = '"' if "'" in model else "'"
+    return f"name = {quote}{model}{quote}"
+
+
 def _find_same(client: Any, name: str, run_id: str, sha: str) -> str | None:
-    for version in client.search_model_versions(f"name = '{name}'"):
+    for version in client.search_model_versions(_is_named(name)):
         if version.run_id == run_id and version.tags.get(SHA_TAG) == sha:
             return str(version.version)
     return None
@@ -220,7 +245,7 @@ def describe(version: Any) -> RegisteredVersion:
 
 
 def _not_found(client: Any, model: str, wanted: str) -> ModelNotFound:
-    there = [describe(v) for v in client.search_model_versions(f"name = '{model}'")]
+    there = [describe(v) for v in client.search_model_versions(_is_named(model))]
     if not there:
         return ModelNotFound(
             f"there is no registered model {model!r}, so no {wanted!r} of it",

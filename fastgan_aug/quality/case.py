@@ -17,12 +17,16 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import BY_PATIENT, OWN_COLUMNS
 from fastgan_aug.data.split import check_disjoint
 from fastgan_aug.errors import DataError
+from fastgan_aug.quality.likeness.classifier import FitSettings
 from fastgan_aug.quality.likeness.features import FeatureView, fit_classifier_view, fixed_view
+from fastgan_aug.quality.metric import NO_SLICES
 from fastgan_aug.quality.report import Table
 
 # A cell of the hold-out is compared with from so many slices and patients on.
 ENOUGH_SLICES, ENOUGH_PATIENTS = 10, 4
 HOLD_OUT, TRAINING = "hold-out", "training"
+NO_STRANGERS = "no real slice of a patient who was not trained on"
+"""Why a cell could not be judged where only strangers' slices can tell."""
 
 
 def wanted_counts(train: Dataset, holdout: Dataset, reference: Dataset | None) -> dict[str, int]:
@@ -128,6 +132,22 @@ class Case:
         return found
 
     @cached_property
+    def asked(self) -> list[str]:
+        """The cells that must be judged: trained on, or compared."""
+        cells = {str(c) for c, n in self.train.class_counts.items() if n}
+        cells |= {each.cell for each in self.chosen}
+        return [str(cell) for cell in self.train.meta.space.cells if str(cell) in cells]
+
+    def absent(self, real: Dataset | None = None) -> dict[str, str]:
+        """``{cell: why}`` of those that have no synthetic slice, or no real one in that data."""
+        made = set(self.cells.tolist())
+        found = {cell: NO_SLICES for cell in self.asked if cell not in made}
+        if real is not None:
+            there = {str(cell) for cell, n in real.class_counts.items() if n}
+            found |= {cell: NO_STRANGERS for cell in self.asked if cell not in there}
+        return found
+
+    @cached_property
     def real(self) -> Dataset:
         """The real slices that synthetic ones are held against."""
         columns = [c for c in self.train.table.column_names if c in _plain_columns(self.train)]
@@ -170,13 +190,8 @@ class Case:
         """Fixed first, then the classifier's, where it is fitted."""
         found: list[FeatureView] = [fixed_view(self.train)]
         if self.settings.classifier:
-            s = self.settings
-            found.append(
-                fit_classifier_view(
-                    self.train, seed=s.seed, steps=s.steps, batch=s.batch,
-                    learning_rate=s.learning_rate, width=s.width,
-                )
-            )  # fmt: skip
+            fit = FitSettings.of(self.settings)
+            found.append(fit_classifier_view(self.train, fit, seed=self.settings.seed))
         return found
 
     def patterns(self, cells: NDArray[np.str_]) -> NDArray[np.str_] | None:

@@ -43,6 +43,7 @@ from fastgan_aug.quality.copies.privacy import (
     pixel_distances,
 )
 from fastgan_aug.quality.gate import judge
+from fastgan_aug.quality.likeness.classifier import FitSettings
 from fastgan_aug.quality.likeness.collapse import collapse_metrics, duplicate_metrics
 from fastgan_aug.quality.likeness.features import ClassifierView, Sample
 from fastgan_aug.quality.likeness.kid import kid_metrics
@@ -144,12 +145,12 @@ def _endpoints(case: Case, reference: Dataset | None) -> tuple[list[Metric], dic
         "paper": rows_of(paper_table(training, {GENERATOR: alike}, space)),
         "distributions": _distributions(case, measure_dataset(case.real), everything),
     }
-    metrics = equivalence_metrics(first)
+    metrics = equivalence_metrics(first, case.absent())
     if reference is not None:
         fresh = measure_dataset(reference)
         second = on_fresh_patients(fresh, everything, space, training=training, seed=seed)
         tables["fresh_patients"] = _equivalence_rows(second)
-        metrics = equivalence_metrics(second)
+        metrics = equivalence_metrics(second, case.absent(reference))
     return metrics + _sensitivity(case, training, alike), tables
 
 
@@ -161,7 +162,7 @@ def _sensitivity(case: Case, training: Measured, alike: Measured) -> list[Metric
         usual = threshold == THRESHOLD
         real.append(training if usual else measure_dataset(case.train, threshold))
         made.append(alike if usual else measure_synthetic(images, cells, threshold))
-    return sensitivity_metrics(real, made, [each.cell for each in case.chosen])
+    return sensitivity_metrics(real, made, case.asked)
 
 
 def _equivalence_rows(table: EquivalenceTable) -> Table:
@@ -199,7 +200,9 @@ def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
 
 def _diversity(case: Case) -> tuple[list[Metric], dict[str, Table]]:
     images, cells = case.images[case.made], case.cells[case.made]
-    metrics = sd_map_metrics(case.real, images, cells.tolist(), seed=case.settings.seed)
+    metrics = sd_map_metrics(
+        case.real, images, cells.tolist(), asked=case.asked, seed=case.settings.seed
+    )
     rows = []
     for index, cell in enumerate(case.real.meta.space.cells):
         real = case.real.images[case.real.cell_index == index]
@@ -220,22 +223,25 @@ def _fidelity(case: Case) -> list[Metric]:
     settings, metrics = case.settings, []
     owners = case.real.column("patient_id").astype(str).tolist()
     own = np.asarray([str(cell) for cell in case.real.cells], np.str_)
+    asked = np.asarray(case.asked, np.str_)
     for view in case.views:
         features = view(case.real.images), view(case.images[case.made])
-        for kind, real_cells, cells in (
-            ("cell", own, case.cells[case.made]),
-            ("pattern", case.patterns(own), case.patterns(case.cells[case.made])),
-        ):
-            if real_cells is None or cells is None:
+        for kind, real_cells, cells, groups in (
+            ("cell", own, case.cells[case.made], asked),
+            ("pattern", case.patterns(own), case.patterns(case.cells[case.made]),
+             case.patterns(asked)),
+        ):  # fmt: skip
+            if real_cells is None or cells is None or groups is None:
                 continue
+            names = groups.tolist()
             sides = (Sample.of(features[0], real_cells.tolist(), owners),
                      Sample.of(features[1], cells.tolist()))  # fmt: skip
             found = kid_metrics(
-                *sides, view=view.name, delta=settings.kid_delta,
+                *sides, view=view.name, delta=settings.kid_delta, cells=names,
                 resplits=settings.resplits, seed=settings.seed,
             )  # fmt: skip
-            found += prdc_metrics(*sides, view=view.name, seed=settings.seed)
-            found += collapse_metrics(*sides, view=view.name, seed=settings.seed)
+            found += prdc_metrics(*sides, view=view.name, cells=names, seed=settings.seed)
+            found += collapse_metrics(*sides, view=view.name, cells=names, seed=settings.seed)
             # Overall is the same whatever the groups are called.
             metrics += [m for m in found if kind == "cell" or m.cell != OVERALL]
     return metrics
@@ -259,11 +265,20 @@ def _privacy(case: Case) -> tuple[list[Metric], dict[str, Table]]:
             pixel_distances(images, images), case.cells[case.like_training].tolist(), threshold,
             view=PIXELS,
         ),
+        *(Metric.unjudged("duplicate_rate", cell, why, view=PIXELS)
+          for cell, why in case.absent().items()),
     ]  # fmt: skip
     for view in case.views:
         apart = feature_distances(view, images, real.images)
         metrics.append(nn_share(apart, real, view=view.name, seed=seed))
         metrics += membership_metrics(apart, real, view=view.name, seed=seed)
+    # Whether these cells' slices lie too near to training patients, only `copy_rate` can tell.
+    metrics += [
+        Metric.unjudged(name, cell, why, view=view)
+        for name in ("nn_share", "membership_auc")
+        for view in (PIXELS, *(view.name for view in case.views))
+        for cell, why in case.absent(case.holdout).items()
+    ]
     metrics = [_leniently(metric, case.settings.privacy_delta) for metric in metrics]
     pairs = closest_pairs(distances[:, :members], PAIRS)
     rows = [
@@ -292,10 +307,7 @@ def _recognition(case: Case) -> list[Metric]:
     s, space = case.settings, case.train.meta.space
     index = np.asarray([space.index(space.parse(c)) for c in case.cells.tolist()], np.int64)
     made = Pictures(case.images, index)
-    by_synthetic = fit_recogniser(
-        made.take(case.like_training), seed=s.seed, steps=s.steps, batch=s.batch,
-        learning_rate=s.learning_rate, width=s.width,
-    )  # fmt: skip
+    by_synthetic = fit_recogniser(made.take(case.like_training), FitSettings.of(s), seed=s.seed)
     fitted = next(view for view in case.views if isinstance(view, ClassifierView))
     by_real = Recogniser(fitted.classifier, np.unique(case.train.cell_index[case.train.labelled]))
     rows = np.flatnonzero(case.holdout.labelled)
@@ -306,4 +318,5 @@ def _recognition(case: Case) -> list[Metric]:
         made.take(case.made),
         [str(cell) for cell in space.cells],
         delta=s.recognition_delta,
+        why_not=case.absent(case.holdout),
     )

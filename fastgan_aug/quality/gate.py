@@ -21,7 +21,8 @@ class Rule:
 
     Attributes:
         metric: Name of a metric.
-        cells: ``every`` cell that was measured, ``overall``, or one cell by its name.
+        cells: ``every`` cell (one that could not be judged does not pass), ``overall``, or one
+            cell by its name.
         view: Which features, where the metric has several views; empty for all of them.
         at_least: Smallest value that passes.
         at_most: Largest value that passes.
@@ -57,7 +58,8 @@ class Rule:
             and (low is None or metric.value >= low)
             and (high is None or metric.value <= high)
         )
-        return Reason(self.metric, metric.cell, metric.view, metric.value, low, high, passed)
+        why = metric.note if math.isnan(metric.value) else ""
+        return Reason(self.metric, metric.cell, metric.view, metric.value, low, high, passed, why)
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,11 @@ class Reason:
         metric: Its name.
         cell: Its cell; empty where nothing was measured.
         view: Its features.
-        value: Measured; None where nothing was.
+        value: Measured; None where nothing was, NaN where it could not be judged.
         at_least: Smallest value that passes; None for no such limit.
         at_most: Largest value that passes.
         passed: Whether it does.
+        note: Why nothing could be judged; empty where something was, or nobody knows.
     """
 
     metric: str
@@ -81,11 +84,20 @@ class Reason:
     at_least: float | None
     at_most: float | None
     passed: bool
+    note: str = ""
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether there is no figure, though one was looked for."""
+        return self.value is not None and math.isnan(self.value)
 
     def __str__(self) -> str:
         name = f"{self.metric} ({self.view})" if self.view else self.metric
         if self.value is None:
             return f"{name}: not measured"
+        if self.unjudged:
+            why = f": {self.note}" if self.note else ""
+            return f"{name} of {self.cell} could not be judged{why}"
         limits = [
             f"{word} {limit:.4g}"
             for word, limit in (("at least", self.at_least), ("at most", self.at_most))

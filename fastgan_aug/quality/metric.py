@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 OVERALL = "overall"
+NO_SLICES = "no synthetic slice of it was given"
+"""Why a cell that was trained on could not be judged."""
+
+
+def too_few(what: str, n: int, wanted: int) -> str:
+    """Why something could not be judged: "too few patients (3, wanted at least 4)"."""
+    return f"too few {what} ({n}, wanted at least {wanted})"
 
 
 @dataclass(frozen=True)
@@ -16,7 +24,7 @@ class Metric:
         name: What was measured: ``kid``, ``mc_ratio``; the names are stable, the gate uses them.
         cell: The cell, written ``COR/bilateral``; one factor's value, written ``*/bilateral``; or
             ``overall``.
-        value: The figure.
+        value: The figure; NaN where it could not be found, which never passes.
         n: Synthetic slices behind it (as many real ones).
         low: Lower end of its interval; None where there is none.
         high: Upper end.
@@ -26,7 +34,7 @@ class Metric:
             shown only.
         lower: Whether the bound is from below.
         view: Which features it rests on; empty where none.
-        note: What a reader must know of it, one sentence; may be empty.
+        note: What a reader must know of it, one sentence; may be empty. Of a NaN: why.
     """
 
     name: str
@@ -40,6 +48,11 @@ class Metric:
     lower: bool = False
     view: str = ""
     note: str = ""
+
+    @classmethod
+    def unjudged(cls, name: str, cell: str, why: str, n: int = 0, view: str = "") -> Self:
+        """What stands for a figure that could not be found: left out, it would not fail."""
+        return cls(name, cell, math.nan, n, view=view, note=why)
 
     @property
     def holds(self) -> bool | None:

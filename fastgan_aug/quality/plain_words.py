@@ -9,6 +9,13 @@ from fastgan_aug.quality.gate import Reason, Verdict
 from fastgan_aug.quality.metric import OVERALL
 
 SHOWN = 3  # cells named in a line
+ADVICE = (
+    "What could not be judged does not pass. What can be done: add patients (or synthetic slices) "
+    "of these cells; or write gate rules that name the cells which can be judged (cells in "
+    "[[quality.gate]] of a configuration, given with --config); or have a person promote the "
+    "version by name with --override, which is recorded."
+)
+"""Said once where a cell could not be judged."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,24 @@ def _line(metric: str, reasons: Sequence[Reason]) -> Line:
         return Line(words.title, f"{_sentence(words.good)}{_range(reasons)}.", True)
     if all(reason.value is None for reason in failed):
         return Line(words.title, "Not measured, so nothing can be said.", False)
-    return Line(words.title, f"{_sentence(words.bad)}: {_worst(failed)}.", False)
+    bad = [reason for reason in failed if not reason.unjudged]
+    said = [f"{_sentence(words.bad)}: {_worst(bad)}."] if bad else []
+    return Line(words.title, " ".join([*said, *_unjudged(failed)]), False)
+
+
+def _unjudged(failed: Sequence[Reason]) -> list[str]:
+    """A sentence for each reason why cells could not be judged; a cell is named once in it."""
+    cells: dict[str, dict[str, None]] = {}
+    for reason in failed:
+        if reason.unjudged:
+            cells.setdefault(reason.note, {})[_group(reason)] = None
+    said = []
+    for note, where in cells.items():
+        names = list(where)
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        why = f": {note}" if note else ""
+        said.append(f"Could not be judged in {', '.join(names[:SHOWN])}{more}{why}.")
+    return said
 
 
 def _worst(failed: Sequence[Reason]) -> str:
@@ -167,10 +191,14 @@ def _range(reasons: Sequence[Reason]) -> str:
 def _where(reason: Reason, with_bound: bool) -> str:
     if reason.value is None:
         return "not measured"
-    where = "all cells together" if reason.cell == OVERALL else reason.cell
+    where = _group(reason)
     view = f", {reason.view}," if reason.view else ""
     bound = f" (wanted: {_wanted(reason)})" if with_bound else ""
     return f"{where}{view} {_short(reason.value)}{bound}"
+
+
+def _group(reason: Reason) -> str:
+    return "all cells together" if reason.cell == OVERALL else reason.cell
 
 
 def _wanted(reason: Reason) -> str:

@@ -151,7 +151,9 @@ def _metric(row: Mapping[str, Any]) -> Metric:
 
 
 def _reason(row: Mapping[str, Any]) -> Reason:
-    values = {field.name: row[field.name] for field in fields(Reason)}
+    # A report that was written before reasons had notes is read too.
+    values = {"note": ""} | dict(row)
+    values = {field.name: values[field.name] for field in fields(Reason)}
     if values["value"] is None and values["cell"]:
         values["value"] = math.nan  # measured, in vain; without a cell nothing was measured
     return Reason(**values)

@@ -26,6 +26,12 @@ from fastgan_aug.quality.likeness.kid import kid
 VALIDATION, TRAINING = "validation", "training"
 SAMPLES = 32
 """Images for each cell of a run that was not told how many."""
+UNVALIDATED = (
+    "no validation patients: checkpoints are chosen by their likeness to the training slices "
+    "themselves, which favours one that copies them, and no nearest-neighbour share can tell. Set "
+    "selection.validation_fraction (0.1, say) in the configuration to hold patients out"
+)
+"""Said wherever a checkpoint is chosen without patients who were not trained on."""
 MEMORISED = 0.6
 """Nearest-neighbour share from which on a checkpoint counts as copying, if chance gives less."""
 _FEWEST = 2  # patients in a cell for a KID

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastgan_aug.errors import DataError
+
+if TYPE_CHECKING:
+    from fastgan_aug.config import DownstreamConfig, QualityConfig
 
 CHUNK = 256
 """Slices per forward pass when predicting."""
@@ -121,16 +125,35 @@ class Classifier:
         return np.asarray(torch.cat(parts).numpy(), np.float32)
 
 
+@dataclass(frozen=True)
+class FitSettings:
+    """How long and how wide the classifier is fitted.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch: Slices per step.
+        learning_rate: Peak of the one-cycle schedule.
+        width: Feature maps of the first layer.
+    """
+
+    steps: int = 400
+    batch: int = 64
+    learning_rate: float = 3e-3
+    width: int = 16
+
+    @classmethod
+    def of(cls, section: DownstreamConfig | QualityConfig) -> Self:
+        """Those of a configuration's section."""
+        return cls(section.steps, section.batch, section.learning_rate, section.width)
+
+
 def fit_classifier(
     images: NDArray[np.float32],
     labels: NDArray[np.int64],
     n_classes: int,
+    settings: FitSettings,
     *,
     seed: int,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    width: int,
     class_weights: NDArray[np.float32] | None = None,
     augment: Augment | None = None,
     sampling: NDArray[np.float64] | None = None,
@@ -144,11 +167,8 @@ def fit_classifier(
         images: (N, S, S) float32 in [0, 1].
         labels: (N,) in 0 .. n_classes - 1.
         n_classes: Classes, of which some may be missing from ``labels``.
+        settings: Length and width.
         seed: Of initial weights, batches, augmentation and dropout.
-        steps: Optimiser steps.
-        batch: Slices per step.
-        learning_rate: Peak of the schedule.
-        width: Feature maps of the first layer.
         class_weights: (n_classes,) weight of each class in the loss.
         augment: Applied to each batch.
         sampling: (N,) probabilities with which a slice is drawn, with replacement. By default
@@ -162,15 +182,21 @@ def fit_classifier(
     targets = torch.from_numpy(np.ascontiguousarray(labels, np.int64))
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
     random = torch.Generator().manual_seed(seed)
-    rows = _batches(len(images), steps, batch, sampling, random)
+    rows = _batches(len(images), settings.steps, settings.batch, sampling, random)
     with torch.random.fork_rng(devices=[]):
         # Initial weights and dropout draw from torch's global stream: fixed here, given back after.
         torch.manual_seed(seed)
         network = SmallCNN(
-            n_classes, images.shape[1], width, float(images.mean()), float(images.std()) + 1e-6
+            n_classes,
+            images.shape[1],
+            settings.width,
+            float(images.mean()),
+            float(images.std()) + 1e-6,
         )
         optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=1e-2, foreach=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _one_cycle(steps, learning_rate))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, _one_cycle(settings.steps, settings.learning_rate)
+        )
         network.train()
         for row in rows:
             taken = pixels[row] if augment is None else augment(pixels[row], row, random)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ def collapse_metrics(
     view: str,
     pairwise_bound: float | None = None,
     modes_bound: float | None = None,
+    cells: Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[Metric]:
     """``pairwise_ratio`` and ``modes_ratio``, overall and per cell.
@@ -52,17 +53,21 @@ def collapse_metrics(
         view: Name of the features.
         pairwise_bound: Smallest ``pairwise_ratio`` that passes.
         modes_bound: Smallest ``modes_ratio`` that passes.
+        cells: Those that must be judged; by default all that the real slices have. Where there
+            are too few patients or slices, both are NaN.
         seed: Of the halvings.
     """
-    found = []
-    for cell, one, other in by_cell(real, synthetic):
+
+    def judge(cell: str, one: Sample, other: Sample) -> Iterator[Metric]:
         for name, kernel, figure, bound in (
             ("pairwise_ratio", distances, _mean, pairwise_bound),
             ("modes_ratio", _likeness(one), _inverse, modes_bound),
         ):
             pairs = within(one, kernel), within(other, kernel)
-            found.append(_ratio_metric(name, cell, *pairs, figure, bound, view, seed))
-    return found
+            yield _ratio_metric(name, cell, *pairs, figure, bound, view, seed)
+
+    names = ("pairwise_ratio", "modes_ratio")
+    return by_cell(judge, names, real, synthetic, view=view, cells=cells)
 
 
 def effective_modes(sample: Sample, width: float) -> float:
@@ -126,7 +131,9 @@ def _ratio_metric(
         bound=bound,
         lower=True,
         view=view,
-        note="floor: 97.5 % of the halvings of the real patients stay above it",
+        note="the real slices do not differ"
+        if np.isnan(ratio)
+        else "floor: 97.5 % of the halvings of the real patients stay above it",
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import check_disjoint
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.likeness.classifier import fit_classifier
+from fastgan_aug.quality.likeness.classifier import FitSettings, fit_classifier
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,10 @@ def faithfulness(
     synthetic_images: NDArray[np.float32],
     synthetic_cells: Sequence[str],
     factor: str,
+    settings: FitSettings,
     *,
     real_test: Dataset | None = None,
     seed: int = 0,
-    steps: int = 400,
-    batch: int = 64,
-    learning_rate: float = 3e-3,
-    width: int = 16,
 ) -> Faithfulness:
     """Fits the classifier on real slices, every class drawn equally often, and tries it.
 
@@ -56,12 +53,9 @@ def faithfulness(
         synthetic_images: (M, S, S) float32 in [0, 1].
         synthetic_cells: (M,) the cell of each.
         factor: The factor to predict.
+        settings: Of the fit.
         real_test: Real slices of other patients.
         seed: Of the fit.
-        steps: Of the fit; the others likewise.
-        batch: Slices per step.
-        learning_rate: Peak of the schedule.
-        width: Feature maps of the first layer.
 
     Raises:
         DataError: a side has no labelled slice, or the sizes differ.
@@ -77,11 +71,8 @@ def faithfulness(
         images,
         labels,
         len(values),
+        settings,
         seed=seed,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        width=width,
         sampling=1.0 / np.bincount(labels, minlength=len(values))[labels],
     )
 

@@ -19,7 +19,7 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError, LeakageError
 from fastgan_aug.quality.clinical.counts import left_right_ratio, masks, mean_counts
 from fastgan_aug.quality.clinical.spectrum import radial_power
-from fastgan_aug.quality.likeness.classifier import Classifier, fit_classifier
+from fastgan_aug.quality.likeness.classifier import Classifier, FitSettings, fit_classifier
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 F64 = NDArray[np.float64]
@@ -128,26 +128,16 @@ class FixedView:
 
 
 def fit_classifier_view(
-    real_train: Dataset,
-    *,
-    factor: str | None = None,
-    seed: int = 0,
-    steps: int = 400,
-    batch: int = 64,
-    learning_rate: float = 3e-3,
-    width: int = 16,
+    real_train: Dataset, settings: FitSettings, *, factor: str | None = None, seed: int = 0
 ) -> ClassifierView:
     """Fits the classifier on the real training slices, every class drawn equally often.
 
     Args:
         real_train: Labelled real slices of the training patients.
+        settings: Of the fit.
         factor: Whose values are the classes; by default every cell that has slices is one, so
             that the features tell apart all that the generator is told to tell apart.
         seed: Of the fit.
-        steps: Of the fit; the others likewise.
-        batch: Slices per step.
-        learning_rate: Peak of the schedule.
-        width: Feature maps of the first layer.
 
     Raises:
         DataError: no labelled slice.
@@ -164,11 +154,8 @@ def fit_classifier_view(
         images,
         labels,
         int(labels.max()) + 1,
+        settings,
         seed=seed,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        width=width,
         sampling=1.0 / np.bincount(labels)[labels],
     )
     raw = classifier.features(images).astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,6 +116,7 @@ def kid_metrics(
     *,
     view: str,
     delta: float,
+    cells: Sequence[str] | None = None,
     resplits: int = RESPLITS,
     seed: int = 0,
 ) -> list[Metric]:
@@ -122,23 +124,25 @@ def kid_metrics(
 
     The floor is the 97.5th percentile of KID between halves of the real patients, scaled to the
     same numbers of slices; the bound adds ``delta``. Cells with fewer than four patients on a side
-    are left out.
+    cannot be judged: NaN.
 
     Args:
         real: Real slices.
         synthetic: Synthetic ones, the cells in the same proportions.
         view: Name of the features.
         delta: Distance beyond the floor that still passes; of squared standardised features.
+        cells: Those that must be judged; by default all that the real slices have.
         resplits: Halvings of the patients.
         seed: Of the halvings.
 
     Returns:
         ``kid`` metrics, overall first, then cells in the order of their names.
     """
-    return [
-        _metric(cell, one, other, view=view, delta=delta, resplits=resplits, seed=seed)
-        for cell, one, other in by_cell(real, synthetic)
-    ]
+
+    def judge(cell: str, one: Sample, other: Sample) -> list[Metric]:
+        return [_metric(cell, one, other, view=view, delta=delta, resplits=resplits, seed=seed)]
+
+    return by_cell(judge, ("kid",), real, synthetic, view=view, cells=cells)
 
 
 def _metric(

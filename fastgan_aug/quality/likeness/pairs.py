@@ -9,7 +9,7 @@ matrix products, and no matrix of all slices is ever held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fastgan_aug.errors import DataError
 from fastgan_aug.quality.likeness.features import F64, Sample
-from fastgan_aug.quality.metric import OVERALL
+from fastgan_aug.quality.metric import NO_SLICES, OVERALL, Metric, too_few
 
 Kernel = Callable[[F64, F64], F64]
 """((B, D), (N, D)) to (B, N)."""
@@ -128,18 +128,48 @@ def halves(slices: F64, resplits: int, seed: int) -> F64:
     return chosen
 
 
-def by_cell(real: Sample, synthetic: Sample) -> Iterator[tuple[str, Sample, Sample]]:
-    """The whole, then each cell that both have, where both have enough for halves.
+def by_cell(
+    judge: Callable[[str, Sample, Sample], Iterable[Metric]],
+    names: Sequence[str],
+    real: Sample,
+    synthetic: Sample,
+    *,
+    view: str,
+    cells: Sequence[str] | None = None,
+) -> list[Metric]:
+    """Judges the whole, then each cell; one that has too few for halves is unjudged, not left out.
 
-    Yields:
-        Name of the group (``overall`` or the cell), its real and its synthetic slices.
+    Args:
+        judge: Gives the metrics of a group (``overall`` or a cell), its real and its synthetic
+            slices, ``FEWEST`` owners or more on each side.
+        names: Of these metrics.
+        real: Real slices.
+        synthetic: Synthetic ones.
+        view: Name of the features.
+        cells: Those that must be judged; by default all that the real slices have.
     """
-    cells = sorted({str(cell) for cell in real.cells} & {str(cell) for cell in synthetic.cells})
+    wanted = sorted({*map(str, real.cells if cells is None else cells)})
     groups = [(OVERALL, real, synthetic)]
-    groups += [(c, real.take(real.cells == c), synthetic.take(synthetic.cells == c)) for c in cells]
-    for name, one, other in groups:
-        if min(len(np.unique(side.owners)) for side in (one, other)) >= FEWEST:
-            yield name, one, other
+    groups += [
+        (c, real.take(real.cells == c), synthetic.take(synthetic.cells == c)) for c in wanted
+    ]
+    found: list[Metric] = []
+    for cell, one, other in groups:
+        if why := _why_not(one, other):
+            found += [Metric.unjudged(name, cell, why, len(other), view) for name in names]
+        else:
+            found += judge(cell, one, other)
+    return found
+
+
+def _why_not(real: Sample, synthetic: Sample) -> str:
+    """Why these cannot be judged; empty where they can."""
+    patients, made = (len(np.unique(side.owners)) for side in (real, synthetic))
+    if not made:
+        return NO_SLICES
+    if made < FEWEST:
+        return too_few("synthetic slices", made, FEWEST)
+    return too_few("patients", patients, FEWEST) if patients < FEWEST else ""
 
 
 def _quotient(above: F64, below: F64) -> F64:

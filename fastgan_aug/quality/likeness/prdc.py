@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ class Prdc:
     recall: float
     density: float
     coverage: float
+
+
+_FOUR = tuple(field.name for field in fields(Prdc))
+_RATIO = "coverage_ratio"
 
 
 def distances(first: F64, second: F64) -> F64:
@@ -91,6 +95,7 @@ def prdc_metrics(
     *,
     view: str,
     coverage_bound: float | None = None,
+    cells: Sequence[str] | None = None,
     k: int = NEIGHBOURS,
     resplits: int = RESPLITS,
     seed: int = 0,
@@ -107,6 +112,8 @@ def prdc_metrics(
         synthetic: Synthetic ones.
         view: Name of the features.
         coverage_bound: Smallest ``coverage_ratio`` that passes.
+        cells: Those that must be judged; by default all that the real slices have. Where there
+            are too few patients or slices, all five are NaN.
         k: Neighbours.
         resplits: Halvings of the patients.
         seed: Of the halvings and of the choice of synthetic slices.
@@ -114,11 +121,12 @@ def prdc_metrics(
     Returns:
         ``precision``, ``recall``, ``density``, ``coverage``, ``coverage_ratio``, overall first.
     """
-    found: list[Metric] = []
-    for cell, one, other in by_cell(real, synthetic):
+
+    def judge(cell: str, one: Sample, other: Sample) -> Iterator[Metric]:
         figures = _figures(one, other, k, resplits, seed)
-        found += _metrics(figures, cell, len(other), view, coverage_bound)
-    return found
+        return _metrics(figures, cell, len(other), view, coverage_bound)
+
+    return by_cell(judge, (*_FOUR, _RATIO), real, synthetic, view=view, cells=cells)
 
 
 @dataclass(frozen=True)
@@ -162,13 +170,16 @@ def _halvings(
 def _metrics(
     figures: _Figures, cell: str, n: int, view: str, bound: float | None
 ) -> Iterator[Metric]:
-    for name in ("precision", "recall", "density", "coverage"):
+    for name in _FOUR:
         floor = float(np.median([getattr(f, name) for f in figures.floor]))
         value = getattr(figures.whole, name)
         yield Metric(name, cell, value, n, floor=floor, lower=True, view=view)
     known = figures.ratios[np.isfinite(figures.ratios)]
-    # Real slices that are all copies of one another have balls of no size: nothing to compare with.
-    low, middle, high = np.percentile(known if len(known) else [np.nan], [2.5, 50, 97.5])
-    yield Metric("coverage_ratio", cell, float(middle), n, low=float(low), high=float(high),
+    if not len(known):  # their balls have no size
+        why = "the real slices are copies of one another"
+        yield replace(Metric.unjudged(_RATIO, cell, why, n, view), bound=bound, lower=True)
+        return
+    low, middle, high = np.percentile(known, [2.5, 50, 97.5])
+    yield Metric(_RATIO, cell, float(middle), n, low=float(low), high=float(high),
                  floor=1.0, bound=bound, lower=True, view=view,
                  note="coverage by synthetic over coverage by other real patients")  # fmt: skip

@@ -8,7 +8,7 @@ second.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fastgan_aug.errors import DataError
-from fastgan_aug.quality.likeness.classifier import Classifier, fit_classifier
+from fastgan_aug.quality.likeness.classifier import Classifier, FitSettings, fit_classifier
 from fastgan_aug.quality.metric import OVERALL, Metric
+
+NAMES = ("real_on_synthetic", "synthetic_on_real")
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,7 @@ class Recogniser:
         return np.asarray(found == pictures.cells)
 
 
-def fit_recogniser(
-    pictures: Pictures, *, seed: int, steps: int, batch: int, learning_rate: float, width: int
-) -> Recogniser:
+def fit_recogniser(pictures: Pictures, settings: FitSettings, *, seed: int) -> Recogniser:
     """Fits a classifier of the cells, every cell drawn equally often.
 
     Raises:
@@ -71,11 +71,8 @@ def fit_recogniser(
         pictures.images,
         np.asarray(labels, np.int64),
         len(cells),
+        settings,
         seed=seed,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        width=width,
         sampling=1.0 / np.bincount(labels)[labels],
     )
     return Recogniser(classifier, cells)
@@ -89,6 +86,7 @@ def recognition_metrics(
     names: Sequence[str],
     *,
     delta: float,
+    why_not: Mapping[str, str] | None = None,
 ) -> list[Metric]:
     """``real_on_synthetic`` and ``synthetic_on_real``, each beside real on real as its floor.
 
@@ -102,24 +100,28 @@ def recognition_metrics(
         synthetic: Synthetic slices.
         names: Of the space's cells.
         delta: Lost recall that still passes.
+        why_not: ``{cell: why}`` of cells that must be judged and cannot be: NaN.
     """
     hits = {
         "floor": (real.cells, by_real.hits(real)),
-        "real_on_synthetic": (synthetic.cells, by_real.hits(synthetic)),
-        "synthetic_on_real": (real.cells, by_synthetic.hits(real)),
+        NAMES[0]: (synthetic.cells, by_real.hits(synthetic)),
+        NAMES[1]: (real.cells, by_synthetic.hits(real)),
     }
     shared = np.intersect1d(real.cells, synthetic.cells)
     shared = np.intersect1d(shared, np.intersect1d(by_real.cells, by_synthetic.cells))
+    left_out = why_not or {}
+    found = [Metric.unjudged(name, cell, why) for name in NAMES for cell, why in left_out.items()]
     if not len(shared):
-        return []
+        why = "no cell has slices of both kinds"
+        return [*(Metric.unjudged(name, OVERALL, why) for name in NAMES), *found]
     recalls = {k: [right[of == c] for c in shared] for k, (of, right) in hits.items()}
     floors = [float(r.mean()) for r in recalls.pop("floor")]
-    found: list[Metric] = []
+    note = "mean over cells of the share recognised; floor: real-trained on real"
+    note += f"; without {', '.join(left_out)}" if left_out else ""
     for name, rights in recalls.items():
         overall = float(np.mean([r.mean() for r in rights]))
         floor = float(np.mean(floors))
         n = sum(map(len, rights))
-        note = "mean over cells of the share recognised; floor: real-trained on real"
         found.append(Metric(name, OVERALL, overall, n, floor=floor, bound=floor - delta,
                             lower=True, note=note))  # fmt: skip
         found += [
