@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.gan.batch import Share, TrainingData
 from fastgan_aug.gan.checkpoint import Lineage
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
-from fastgan_aug.gan.training import Share, TrainingData, TrainState, new_state, train
+from fastgan_aug.gan.step import TrainState, new_state
+from fastgan_aug.gan.training import train
 
 NETWORK = NetworkConfig(size=32, latent=8, embedding=16, generator_width=4, discriminator_width=4)
 TRAINING = TrainingConfig(

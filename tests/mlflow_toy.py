@@ -15,7 +15,7 @@ from fastgan_aug.engines.mlflow_client import connect
 from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset
 from fastgan_aug.gan.checkpoint import Lineage, write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
-from fastgan_aug.gan.training import new_state
+from fastgan_aug.gan.step import new_state
 from fastgan_aug.quality.gate import Rule, judge
 from fastgan_aug.quality.metric import Metric
 from fastgan_aug.quality.report import QualityReport

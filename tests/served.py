@@ -13,8 +13,8 @@ from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.errors import ModelNotFound
 from fastgan_aug.gan.checkpoint import Lineage, write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
+from fastgan_aug.gan.step import new_state
 from fastgan_aug.gan.synthesizer import Synthesizer
-from fastgan_aug.gan.training import new_state
 from serving.models import LoadedModel
 
 NETWORK = NetworkConfig(size=32, latent=8, embedding=8, generator_width=4, discriminator_width=4)

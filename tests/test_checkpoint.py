@@ -21,7 +21,8 @@ from fastgan_aug.gan.checkpoint import (
     state_tensors,
     write_checkpoint,
 )
-from fastgan_aug.gan.training import TrainState, served_generator
+from fastgan_aug.gan.step import TrainState
+from fastgan_aug.gan.training import served_generator
 
 
 def save(folder: Path, state: TrainState) -> Path:

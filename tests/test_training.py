@@ -12,17 +12,10 @@ from gan_toy import CELLS, TRAINING, run, toy_data, toy_state
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.errors import DataError, TrainingDiverged
 from fastgan_aug.gan import losses
+from fastgan_aug.gan.batch import Share, draw_batch, draw_rows
 from fastgan_aug.gan.checkpoint import state_tensors
-from fastgan_aug.gan.training import (
-    Share,
-    average_decay,
-    draw_batch,
-    draw_rows,
-    served_generator,
-    train,
-    train_step,
-    update_average,
-)
+from fastgan_aug.gan.step import average_decay, train_step, update_average
+from fastgan_aug.gan.training import served_generator, train
 
 
 def test_same_seed_same_weights_and_another_seed_others() -> None:

@@ -21,6 +21,7 @@ from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker, Status, TrackedDataset
 from fastgan_aug.engines.scoring import Scorer, score_missing
 from fastgan_aug.errors import CheckpointError, ConfigError, DataError
+from fastgan_aug.gan.batch import Share, TrainingData
 from fastgan_aug.gan.checkpoint import (
     GENERATOR,
     META,
@@ -32,15 +33,9 @@ from fastgan_aug.gan.checkpoint import (
     restore,
     write_checkpoint,
 )
+from fastgan_aug.gan.step import TrainState, new_state
 from fastgan_aug.gan.synthesizer import Synthesizer
-from fastgan_aug.gan.training import (
-    Share,
-    TrainingData,
-    TrainState,
-    new_state,
-    served_generator,
-    train,
-)
+from fastgan_aug.gan.training import served_generator, train
 from fastgan_aug.quality.pictures import picture_grid
 from fastgan_aug.quality.selection import SAMPLES, Judge, Score
 

@@ -37,8 +37,8 @@ from fastgan_aug.errors import (
     FastGANAugError,
     TrainingDiverged,
 )
+from fastgan_aug.gan.batch import Share
 from fastgan_aug.gan.checkpoint import newest_checkpoint, read_meta
-from fastgan_aug.gan.training import Share
 
 log = logging.getLogger(__name__)
 # A collective that waits for a dead worker gives up after this, instead of torch's 30 minutes.

@@ -21,7 +21,7 @@ from torch import Tensor
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.errors import CheckpointError
 from fastgan_aug.gan.networks import Generator
-from fastgan_aug.gan.training import TrainState
+from fastgan_aug.gan.step import TrainState
 from fastgan_aug.storage import replace_when_complete
 
 FORMAT = 2

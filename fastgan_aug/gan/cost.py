@@ -12,14 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.gan.batch import Share, TrainingData, draw_batch
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
-from fastgan_aug.gan.training import (
-    Share,
-    TrainingData,
-    draw_batch,
-    new_state,
-    train_step,
-)
+from fastgan_aug.gan.step import new_state, train_step
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,9 @@ class Generator(nn.Module):
     def __init__(self, config: NetworkConfig, condition: int) -> None:
         super().__init__()
         self.latent, self.size = config.latent, config.size
-        resolutions = [2**p for p in range(2, int(math.log2(config.size)) + 1)]
+        self.unit_maximum = config.unit_maximum
+        finest = config.size // config.fold
+        resolutions = [2**p for p in range(2, int(math.log2(finest)) + 1)]
         width = {r: GENERATOR_MULTIPLES[r] * config.generator_width for r in resolutions}
         self.embed = nn.Linear(config.latent + condition, config.embedding)
         self.input = nn.Sequential(
@@ -103,8 +105,8 @@ class Generator(nn.Module):
             UpBlock(width[r // 2], width[r], noise=n)
             for r, n in zip(resolutions[1:], noisy, strict=True)
         )
-        self.excite = SkipLayerExcitation(width[4], width[config.size])
-        self.output = nn.Sequential(_convolution(width[config.size], 1, 3, 1, 1), nn.Tanh())
+        self.excite = SkipLayerExcitation(width[4], width[finest])
+        self.output = _picture(width[finest], config.fold)
         self.noise_shapes = [
             (r, r) for r, n in zip(resolutions[1:], noisy, strict=True) if n for _ in range(2)
         ]
@@ -138,26 +140,41 @@ class Generator(nn.Module):
             features = block(features, noises[taken : taken + needed])
             taken += needed
         images: Tensor = self.output(self.excite(low, features))
-        return images
+        return scaled_to_maximum(images) if self.unit_maximum else images
+
+
+def _picture(inputs: int, fold: int) -> nn.Sequential:
+    """(B, inputs, H, W) to (B, 1, fold * H, fold * W) in (-1, 1)."""
+    return nn.Sequential(_convolution(inputs, fold**2, 3, 1, 1), nn.PixelShuffle(fold), nn.Tanh())
+
+
+def scaled_to_maximum(images: Tensor) -> Tensor:
+    """(B, 1, S, S) in (-1, 1) to float32 in [-1, 1], counts divided by each slice's maximum."""
+    counts = images.float() + 1
+    return 2 * counts / counts.amax((1, 2, 3), keepdim=True).clamp_min(1e-3) - 1
+
+
+def _norm(channels: int, config: NetworkConfig) -> nn.Module:
+    return nn.Identity() if config.normalisation == "none" else nn.BatchNorm2d(channels)
 
 
 class DownBlock(nn.Module):
     """Halves the resolution: mean of a convolved and a pooled path (FastGAN)."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
         super().__init__()
         self.main = nn.Sequential(
             _convolution(inputs, outputs, 4, 2, 1),
-            nn.BatchNorm2d(outputs),
+            _norm(outputs, config),
             nn.LeakyReLU(0.2),
             _convolution(outputs, outputs, 3, 1, 1),
-            nn.BatchNorm2d(outputs),
+            _norm(outputs, config),
             nn.LeakyReLU(0.2),
         )
         self.direct = nn.Sequential(
             nn.AvgPool2d(2),
             _convolution(inputs, outputs, 1),
-            nn.BatchNorm2d(outputs),
+            _norm(outputs, config),
             nn.LeakyReLU(0.2),
         )
 
@@ -170,11 +187,12 @@ class DownBlock(nn.Module):
 class Decoder(nn.Module):
     """FastGAN's simple decoder: features to a picture of ``2 ** doublings`` times their size."""
 
-    def __init__(self, inputs: int, width: int, doublings: int) -> None:
+    def __init__(self, inputs: int, width: int, doublings: int, fold: int) -> None:
         super().__init__()
-        widths = [inputs, *[m * width for m in (4, 2, 2)[:doublings]]]
+        blocks = doublings - (fold > 1)
+        widths = [inputs, *[m * width for m in (4, 2, 2)[:blocks]]]
         self.up = nn.ModuleList(UpBlock(i, o, noise=False) for i, o in itertools.pairwise(widths))
-        self.output = nn.Sequential(_convolution(widths[-1], 1, 3, 1, 1), nn.Tanh())
+        self.output = _picture(widths[-1], fold)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, 1, h * 2**doublings, w * 2**doublings) in (-1, 1)."""
@@ -193,25 +211,26 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: NetworkConfig, condition: int) -> None:
         super().__init__()
-        base = config.discriminator_width
-        widths = [base * m for m in (1, 2, 4, 8)]
-        halve = config.size > 64
+        base, self.fold = config.discriminator_width, config.fold
+        widths = [base * m for m in (1, 2, 4, 8)][config.fold - 1 :]
+        inputs, halve = config.fold**2 + condition, config.size > 64
+        self.joint = config.normalisation == "joint"
         self.input = nn.Sequential(
-            _convolution(1 + condition, widths[0], 4, 2, 1)
+            _convolution(inputs, widths[0], 4, 2, 1)
             if halve
-            else _convolution(1 + condition, widths[0], 3, 1, 1),
+            else _convolution(inputs, widths[0], 3, 1, 1),
             nn.LeakyReLU(0.2),
         )
-        self.down = nn.ModuleList(DownBlock(i, o) for i, o in itertools.pairwise(widths))
+        self.down = nn.ModuleList(DownBlock(i, o, config) for i, o in itertools.pairwise(widths))
         self.output = nn.Sequential(
-            _convolution(widths[3], 2 * widths[3], 1),
-            nn.BatchNorm2d(2 * widths[3]),
+            _convolution(widths[-1], 2 * widths[-1], 1),
+            _norm(2 * widths[-1], config),
             nn.LeakyReLU(0.2),
-            _convolution(2 * widths[3], 1, 4),
+            _convolution(2 * widths[-1], 1, 4),
         )
         decoder_width = max(1, base // 2)
-        self.crop_decoder = Decoder(widths[2], decoder_width, 2)
-        self.whole_decoder = Decoder(widths[3], decoder_width, 3)
+        self.crop_decoder = Decoder(widths[-2], decoder_width, 2, config.fold)
+        self.whole_decoder = Decoder(widths[-1], decoder_width, 3, config.fold)
         self.apply(_initialise)
 
     def forward(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -224,10 +243,12 @@ class Discriminator(nn.Module):
         Returns:
             Logits (B, h, w), features of the second block (B_1 of Eq. 4) and of the third (B_2).
         """
-        planes = condition[:, :, None, None].expand(-1, -1, *images.shape[2:])
-        features = self.input(torch.cat([images, planes], dim=1))
-        second = self.down[1](self.down[0](features))
-        third = self.down[2](second)
+        squares = F.pixel_unshuffle(images, self.fold)
+        planes = condition[:, :, None, None].expand(-1, -1, *squares.shape[2:])
+        second = self.input(torch.cat([squares, planes], dim=1))
+        for block in self.down[:-1]:
+            second = block(second)
+        third = self.down[-1](second)
         return self.output(third).squeeze(1), second, third
 
 

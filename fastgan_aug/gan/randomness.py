@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     LATENT = 3
     CROP = 4
     CALIBRATE = 5
+    TRANSLATE = 6
 
 
 def stream(seed: int, purpose: Purpose, position: int = 0) -> np.random.Generator:

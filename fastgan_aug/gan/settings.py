@@ -22,6 +22,12 @@ class NetworkConfig:
         generator_width: FastGAN's ``ngf``; the feature maps of each resolution are multiples of it.
         discriminator_width: FastGAN's ``ndf``.
         noise: Whether up-sampling blocks add learned-gain noise, as FastGAN does.
+        folded: Whether no layer works at full resolution: squares of 2 x 2 pixels are four channels
+            of half the resolution (sub-pixel convolution, Shi et al. 2016).
+        unit_maximum: Whether each generated slice is divided by its own maximum, as real ones are.
+        normalisation: Of the discriminator: ``apart`` normalises real and generated batches each by
+            its own statistics, which hides a generated batch that is too alike; ``joint`` both by
+            their common ones; ``none`` not at all.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -32,6 +38,14 @@ class NetworkConfig:
     generator_width: int = 64
     discriminator_width: int = 64
     noise: bool = True
+    folded: bool = False
+    unit_maximum: bool = False
+    normalisation: Literal["apart", "joint", "none"] = "apart"
+
+    @property
+    def fold(self) -> int:
+        """Pixels a side of the squares that become channels."""
+        return 2 if self.folded else 1
 
     def __post_init__(self) -> None:
         _require(self.size in (32, 64, 128), f"size is {self.size}", "32, 64, 128")
@@ -60,6 +74,10 @@ class TrainingConfig:
             the raw weights.
         sampling_power: Cells are drawn in proportion to count ** power: 1 shows every slice once
             per pass, 0.5 is square-root balancing, 0 full balancing.
+        energy_weight: Of the energy distance between the real and the generated slices of a cell,
+            added to the generator's loss; 0 leaves it out.
+        translation: Largest random shift, pixels, of what the discriminator sees, real and
+            generated alike (DiffAugment); 0 turns it off.
         precision: ``bf16`` runs the forward passes under autocast.
         log_every: Images between two points of the loss curves.
         checkpoint_every: Images between two checkpoints.
@@ -79,6 +97,8 @@ class TrainingConfig:
     seed: int = 0
     ema_half_life: float = 0.0
     sampling_power: float = 1.0
+    energy_weight: float = 0.0
+    translation: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     log_every: int = 1_000
     checkpoint_every: int = 10_000

@@ -21,7 +21,7 @@ from fastgan_aug.engines.job import FitJob, training_part
 from fastgan_aug.engines.ray_cluster import ray_cluster
 from fastgan_aug.errors import StorageError, TrainingDiverged
 from fastgan_aug.gan.checkpoint import checkpoints
-from fastgan_aug.gan.training import new_state
+from fastgan_aug.gan.step import new_state
 
 pytestmark = pytest.mark.integration
 

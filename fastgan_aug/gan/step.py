@@ -1,0 +1,125 @@
+"""One step of the training: `TrainState` and what changes it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastgan_aug.gan import losses
+from fastgan_aug.gan.batch import Batch, Share, translated
+from fastgan_aug.gan.networks import Discriminator, Generator
+from fastgan_aug.gan.randomness import Purpose, stream
+from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while training; the random streams are addressed, not stored.
+
+    Attributes:
+        average: Exponential moving average of the generator; None where it is off.
+        images_seen: Real images shown, over all workers.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+    average: Generator | None
+    generator_optimiser: torch.optim.Adam
+    discriminator_optimiser: torch.optim.Adam
+    images_seen: int = 0
+
+
+def new_state(
+    network: NetworkConfig, training: TrainingConfig, condition: int, device: torch.device
+) -> TrainState:
+    """A fresh state whose weights depend on ``training.seed`` alone."""
+    seed = int(stream(training.seed, Purpose.WEIGHTS).integers(2**62))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator, discriminator = Generator(network, condition), Discriminator(network, condition)
+    generator, discriminator = generator.to(device), discriminator.to(device)
+    average = copy.deepcopy(generator).requires_grad_(False) if training.ema_half_life else None
+    return TrainState(
+        generator, discriminator, average,
+        _adam(generator.parameters(), training.generator_learning_rate, training),
+        _adam(discriminator.parameters(), training.discriminator_learning_rate, training),
+    )  # fmt: skip
+
+
+def _adam(
+    parameters: Iterable[nn.Parameter], learning_rate: float, training: TrainingConfig
+) -> torch.optim.Adam:
+    betas = (training.beta1, training.beta2)
+    return torch.optim.Adam(parameters, learning_rate, betas, training.adam_epsilon, fused=True)
+
+
+def train_step(state: TrainState, batch: Batch, training: TrainingConfig, share: Share) -> Tensor:
+    """One step of the paper: both losses from one fake batch, then both updates.
+
+    The discriminator sees the fake batch once: its logits serve L_fake (Eq. 3, gradients to the
+    discriminator alone) and L_G (Eq. 1, gradients to the generator alone).
+
+    Returns:
+        (4,) detached L_real, L_fake, L_recon and L_G of this worker.
+    """
+    generator, discriminator = state.generator, state.discriminator
+    with _autocast(training, batch.real.device):
+        fake = generator(batch.latents, batch.condition)
+        seen_real, seen_fake = batch.real, fake
+        if batch.translation is not None:
+            both = translated(torch.cat([batch.real, fake]), batch.translation)
+            seen_real, seen_fake = both.chunk(2)
+        if discriminator.joint:
+            logits, second, third = discriminator(
+                torch.cat([seen_fake, seen_real]), batch.condition.repeat(2, 1)
+            )
+            fake_logits, real_logits = logits.chunk(2)
+            second, third = second.chunk(2)[1], third.chunk(2)[1]
+        else:
+            fake_logits, _, _ = discriminator(seen_fake, batch.condition)
+            real_logits, second, third = discriminator(seen_real, batch.condition)
+        recon = losses.reconstruction_loss(discriminator, seen_real, second, third, batch.corner)
+    real, false = losses.real_loss(real_logits.float()), losses.fake_loss(fake_logits.float())
+    loss_g = losses.generator_loss(fake_logits.float())
+    if training.energy_weight:
+        energy = losses.energy_distance(batch.real, fake, batch.condition)
+        loss_g = loss_g + training.energy_weight * energy
+    own_d, own_g = list(discriminator.parameters()), list(generator.parameters())
+    state.discriminator_optimiser.zero_grad(set_to_none=True)
+    state.generator_optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(real + false + recon, inputs=own_d, retain_graph=True)  # Eq. 5
+    torch.autograd.backward(loss_g, inputs=own_g)
+    if share.world > 1:
+        share.average([p.grad for p in (*own_d, *own_g) if p.grad is not None])
+    state.discriminator_optimiser.step()
+    state.generator_optimiser.step()
+    state.images_seen += training.batch
+    if state.average is not None:
+        update_average(state.average, generator, average_decay(training))
+    return torch.stack([real, false, recon, loss_g]).detach()
+
+
+def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
+    if training.precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def average_decay(training: TrainingConfig) -> float:
+    """The average's decay per step: half of a weight's share is gone after the half-life."""
+    return float(0.5 ** (training.batch / training.ema_half_life))
+
+
+@torch.no_grad()
+def update_average(average: Generator, generator: Generator, decay: float) -> None:
+    """EMA of weights and batch-norm statistics; integer counters are copied."""
+    old, new = average.state_dict(), generator.state_dict()
+    floating = [k for k, v in old.items() if v.is_floating_point()]
+    torch._foreach_lerp_([old[k] for k in floating], [new[k] for k in floating], 1 - decay)
+    for key in old.keys() - set(floating):
+        old[key].copy_(new[key])
