@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastgan_aug.engines.ablate import Plan, by_pattern, read_few, run_trial, start
-from fastgan_aug.variants import read_ablation
 from toy import toy_dataset
 from toy_ablation import write_toy_ablation
 
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.engines.ablate import Plan, by_pattern, read_few, run_trial, start
 from fastgan_aug.errors import ConfigError, DataError, LeakageError
+from fastgan_aug.variants import read_ablation
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fastgan_aug.engines.pieces import FitPiece, Told, fit_and_choose, read_json, write_json
 from test_local_engine import toy_config
 
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.engines.pieces import FitPiece, Told, fit_and_choose, read_json, write_json
 from fastgan_aug.errors import StorageError
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fastgan_aug.variants import read_ablation
 
 from fastgan_aug.config import load_config, shipped_configs
 from fastgan_aug.errors import ConfigError
+from fastgan_aug.variants import read_ablation
 
 HEAD = 'base = "demo"\nimages = 64\nseeds = [0]\n'
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from fastgan_aug.cli import (
+    ablate,
     data,
     demo,
     downstream,
@@ -29,7 +30,7 @@ app = typer.Typer(
     "they are worth. Begin with [bold]fastgan-aug demo[/bold].",
 )
 app.add_typer(data.app, name="data")
-for room in (demo, train, select, evaluate, reproduce, registry, service, downstream):
+for room in (demo, train, select, evaluate, ablate, reproduce, registry, service, downstream):
     room.register_commands(app)
 
 

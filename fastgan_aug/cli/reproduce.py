@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fastgan_aug.cli.fits import draw_phantom, duration, fit_bars, usable_cores
 
 if TYPE_CHECKING:
     from fastgan_aug.config import Config
-    from fastgan_aug.engines.reproduce import FitPiece, Plan, Run
+    from fastgan_aug.engines.pieces import Run
+    from fastgan_aug.engines.reproduce import Plan
 
 HELP = """Fit generators A (all cells) and B (one level alone) alike, judge both as the paper did,
 and write its table of P values beside ours, with equivalence tests beside both.
@@ -79,13 +78,13 @@ def reproduce_command(
     configs = resolve(budget, config_a, config_b)
     path = data or out / "data.parquet"
     plan = Plan(dict(zip("AB", configs, strict=True)), path, out, seeds, budget)
-    count = min(workers or _cores(), len(plan.fits))
+    count = min(workers or usable_cores(), len(plan.fits))
     _print_plan(plan, count, console)
     if dry_run:
         return
     sigterm_as_ctrl_c()
     if data is None and not path.is_file():
-        _draw_phantom(path, console)
+        draw_phantom(None, path, console)
     reproduce(plan, count, console, ray=ray)
 
 
@@ -159,46 +158,12 @@ def _fit(plan: Plan, workers: int, console: Console, *, ray: bool) -> None:
         return
     timeout = waiting[0].config.engine.timeout
     run: Run = partial(map_on_ray if ray else map_in_processes, workers=workers)
-    with ray_cluster(timeout) if ray else nullcontext(), _bars(plan.fits, console):
+    with ray_cluster(timeout) if ray else nullcontext(), fit_bars(plan.fits, console):
         for result in run(fit_piece, waiting):
             console.print(
                 f"  {result['name']}-{result['seed']}: {result['checkpoint']} was chosen",
                 markup=False,
             )
-
-
-@contextmanager
-def _bars(pieces: list[FitPiece], console: Console) -> Iterator[None]:
-    """A bar for each fit, from what it tells in its folder."""
-    columns = (
-        TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    ended = threading.Event()
-    with Progress(*columns, console=console, speed_estimate_period=600) as bars:
-        tasks = {
-            piece.key: bars.add_task(piece.key, total=piece.config.training.images, rate="waiting")
-            for piece in pieces
-        }
-
-        def watch() -> None:
-            over = False
-            while not over:
-                over = ended.wait(1.0)
-                for piece in pieces:
-                    (seen, rate), total = piece.progress, piece.config.training.images
-                    shown = f"{rate:.0f} images/s" if seen else "waiting"
-                    if piece.done is not None:
-                        seen, shown = total, "done"
-                    bars.update(tasks[piece.key], completed=seen, rate=shown)
-
-        thread = threading.Thread(target=watch, name="reproduce-bars", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 def _print_plan(plan: Plan, workers: int, console: Console) -> None:
@@ -214,14 +179,14 @@ def _print_plan(plan: Plan, workers: int, console: Console) -> None:
         keep = ", ".join(f"{k} {'/'.join(v)}" for k, v in config.data.keep.items()) or "all cells"
         console.print(
             f"{name}  {config.name}: {keep}; {config.training.images:,} images at "
-            f"{cost.images_per_second:.1f}/s = {_duration(cost.seconds)} a fit, {plan.seeds} of "
+            f"{cost.images_per_second:.1f}/s = {duration(cost.seconds)} a fit, {plan.seeds} of "
             "them",
             markup=False,
             soft_wrap=True,
         )
         seconds += cost.seconds * plan.seeds
     whole = seconds / workers + JUDGING * plan.seeds
-    console.print(f"about {_duration(whole)} in all, {workers} fits at once, a thread each")
+    console.print(f"about {duration(whole)} in all, {workers} fits at once, a thread each")
 
 
 def _dimension(plan: Plan, config: Config) -> int:
@@ -233,23 +198,3 @@ def _dimension(plan: Plan, config: Config) -> int:
     else:
         from fastgan_aug.data.phantom.population import SPACE as space
     return space.restrict(config.data.keep).dimension
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
-def _draw_phantom(path: Path, console: Console) -> None:
-    from fastgan_aug.data.phantom.population import PhantomConfig, write_phantom
-    from fastgan_aug.engines.tasks import on_all_cores
-
-    with console.status("  simulating patients"):
-        write_phantom(PhantomConfig(), path, on_all_cores())
-
-
-def _cores() -> int:
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1

@@ -19,7 +19,8 @@ from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.data.validation.validate import check_valid
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker, Status, TrackedDataset
-from fastgan_aug.engines.scoring import Scorer, score_missing
+from fastgan_aug.engines.scoring import Scorer, score_missing, scorer_of
+from fastgan_aug.engines.stopwatch import Stopwatch
 from fastgan_aug.errors import CheckpointError, ConfigError, DataError
 from fastgan_aug.gan.batch import Share, TrainingData
 from fastgan_aug.gan.checkpoint import (
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, Mapping[str, float]], None]
 # Given a function that writes a checkpoint into a folder, brings it to its place, which it returns.
 Publish = Callable[[Callable[[Path], Path]], Path]
+# Asked at every checkpoint whether the run ends there.
+Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class FitJob:
         folder: Of the run: checkpoints, and the tracking spool.
         tracking_uri: MLflow's; None keeps everything in the folder.
         resume: Whether to continue from the folder's newest good checkpoint.
+        seconds: Of training, after which the run ends short of its images; None: never.
     """
 
     config: Config
@@ -64,15 +68,32 @@ class FitJob:
     folder: Path
     tracking_uri: str | None = None
     resume: bool = False
+    seconds: float | None = None
 
     def check(self) -> None:
         """Says at once what could not work; a run never overwrites another.
 
         Raises:
             CheckpointError: the folder holds checkpoints and ``resume`` is off.
+            ConfigError: see ``check_config``.
+            UnknownFactorValue: see ``check_config``.
+            InvalidDataset: validation found errors in the data.
+        """
+        self.check_config()
+        if checkpoints(self.folder) and not self.resume:
+            raise CheckpointError(
+                f"{self.folder} already holds checkpoints",
+                allowed="an empty or new folder",
+                do="continue that run with --resume, or choose another --out",
+            )
+        check_valid(self.dataset)
+
+    def check_config(self) -> None:
+        """Says what of the configuration does not fit the data.
+
+        Raises:
             ConfigError: the networks' size is not the data's, or the flip rule names no factor.
             UnknownFactorValue: the flip rule names values that the factor does not have.
-            InvalidDataset: validation found errors in the data.
         """
         size, there = self.config.network.size, self.dataset.meta.size
         if size != there:
@@ -82,13 +103,6 @@ class FitJob:
                 do=f"set network.size = {there}, or import the images with --size {size}",
             )
         flippable_cells(self.dataset.meta.space, self.config.augment)
-        if checkpoints(self.folder) and not self.resume:
-            raise CheckpointError(
-                f"{self.folder} already holds checkpoints",
-                allowed="an empty or new folder",
-                do="continue that run with --resume, or choose another --out",
-            )
-        check_valid(self.dataset)
 
 
 @dataclass(frozen=True)
@@ -185,7 +199,7 @@ def tracked(job: FitJob) -> Iterator[RunTracker | None]:
         "code_version": lineage.code_version,
         "config_digest": lineage.config_digest,
         "dataset_digest": lineage.dataset_digest,
-    }
+    } | ({} if job.seconds is None else {"budget_seconds": f"{job.seconds:g}"})
     status: Status = "FAILED"
     try:
         tracker.start(lineage.config, source, tags)
@@ -214,6 +228,8 @@ class Recorder:
         tracker: MLflow's, or None.
         lineage: Written into every checkpoint.
         scorer: Rank 0's, or None where nothing is scored.
+        watch: Its clock.
+        stop: See ``run_fit``.
     """
 
     job: FitJob
@@ -223,10 +239,15 @@ class Recorder:
     tracker: RunTracker | None
     lineage: Lineage
     scorer: Scorer | None
+    watch: Stopwatch
+    stop: Stop | None = None
 
     def losses(self, images_seen: int, values: dict[str, float]) -> None:
-        """Passes a point of the curves on."""
-        self.progress(images_seen, values)
+        """Passes a point of the curves on, with the seconds trained and the latest score."""
+        told = values | {"seconds": self.watch.seconds}
+        if self.scorer and self.scorer.scores:
+            told["score"] = self.scorer.scores[-1].value
+        self.progress(images_seen, told)
         if self.tracker:
             self.tracker.metrics(images_seen, values)
 
@@ -241,11 +262,16 @@ class Recorder:
                 self.tracker.picture("samples", state.images_seen, sample_grid(folder))
             return folder
 
-        folder = self.publish(write)
+        with self.watch.timing("checkpoint"):
+            folder = self.publish(write)
+            if self.tracker:
+                for file in (META, GENERATOR):
+                    self.tracker.artefact(folder / file, f"checkpoints/{folder.name}")
+        with self.watch.timing("score"):
+            self.score()
+        times = self.watch.keep(state.images_seen)
         if self.tracker:
-            for file in (META, GENERATOR):
-                self.tracker.artefact(folder / file, f"checkpoints/{folder.name}")
-        self.score()
+            self.tracker.metrics(state.images_seen, times)
 
     def score(self) -> None:
         """Scores what is new, off the random streams of the steps, and removes what is old."""
@@ -255,7 +281,8 @@ class Recorder:
 
     def enough(self) -> bool:
         """Whether the run ends before its budget; only rank 0 can tell."""
-        return self.scorer is not None and self.scorer.enough
+        stopped = self.stop is not None and self.stop()
+        return stopped or (self.scorer is not None and self.scorer.enough)
 
 
 def sample_grid(checkpoint: Path, per_cell: int = 6) -> bytes:
@@ -275,6 +302,8 @@ def run_fit(
     share: Share | None = None,
     device: str = "cpu",
     resume_from: Path | None = None,
+    watch: Stopwatch,
+    stop: Stop | None = None,
 ) -> TrainState:
     """Fits on one worker; every engine calls this.
 
@@ -286,6 +315,8 @@ def run_fit(
         share: This worker's part.
         device: torch device of this worker.
         resume_from: Checkpoint to continue from.
+        watch: This worker's, not yet running.
+        stop: Whether the run ends at this checkpoint, short of its images; None: never.
 
     Raises:
         TrainingDiverged: losses or weights are not finite or exploding.
@@ -301,21 +332,14 @@ def run_fit(
     if resume_from is not None:
         meta = restore(resume_from, state)
         check_same_fit(meta.lineage, lineage)
+        watch.resume(state.images_seen)
         log.info("resumed from %s at %d images", resume_from.name, state.images_seen)
-    scorer = scorer_of(job, fitted, validation) if not share or share.rank == 0 else None
-    recorder = Recorder(job, data, publish, progress, tracker, lineage, scorer)
+    scorer = None
+    if not share or share.rank == 0:
+        scorer = scorer_of(job.folder, config, fitted, validation)
+    recorder = Recorder(job, data, publish, progress, tracker, lineage, scorer, watch, stop)
     recorder.score()  # what a run killed in between has not scored
-    return train(state, data, config.augment, config.training, recorder, share)
-
-
-def scorer_of(job: FitJob, fitted: Dataset, validation: Dataset | None) -> Scorer:
-    """Scores, or where no samples are asked for only keeps the newest."""
-    settings = job.config.selection
-    judge = Judge(fitted, validation, settings.samples) if settings.samples else None
-    if judge is not None and not judge.cells:
-        log.warning("no cell has slices of two patients to be held against: nothing is scored")
-        judge = None
-    return Scorer(job.folder, judge, settings, job.config.training.keep)
+    return train(state, data, config.augment, config.training, recorder, share, watch.left)
 
 
 def score_run(folder: Path, dataset: Dataset) -> list[Score]:

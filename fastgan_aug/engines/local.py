@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,20 +12,23 @@ from fastgan_aug.engines.job import (
     FitJob,
     FitResult,
     Progress,
+    Stop,
     run_fit,
     tracked,
     tracked_run_id,
 )
+from fastgan_aug.engines.stopwatch import Stopwatch
 from fastgan_aug.errors import CheckpointError, EngineFailed
 from fastgan_aug.gan.checkpoint import newest_checkpoint
 
 
-def fit(job: FitJob, progress: Progress) -> FitResult:
+def fit(job: FitJob, progress: Progress, stop: Stop | None = None) -> FitResult:
     """Fits the generator in this process.
 
     Args:
         job: The fit.
         progress: Told of images seen and losses.
+        stop: Whether the run ends at this checkpoint, short of its images; None: never.
 
     Raises:
         TrainingDiverged: losses or weights are not finite or exploding; the last good checkpoint
@@ -32,6 +36,7 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
         CheckpointError: the folder holds another run.
         EngineFailed: a GPU is asked for and there is none.
     """
+    watch = Stopwatch(job.folder, job.seconds, time.time())
     job.check()
     if job.config.engine.use_gpu and not torch.cuda.is_available():
         raise EngineFailed(
@@ -52,6 +57,8 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
             tracker,
             device=device,
             resume_from=newest_checkpoint(job.folder),
+            watch=watch,
+            stop=stop,
         )
     checkpoint = newest_checkpoint(job.folder)
     if checkpoint is None:

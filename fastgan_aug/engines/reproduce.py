@@ -1,15 +1,9 @@
-"""The paper's comparison in pieces: fits, samples, judgement. Each piece is done once.
-
-A finished piece is one small file in the folder; what a kill left unfinished continues from its
-last checkpoint. Fits are independent, so that they share the cores or the Ray workers.
-"""
+"""The paper's comparison in pieces: fits, samples, judgement. Each piece is done once."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +12,18 @@ import numpy as np
 from fastgan_aug.code_version import code_version
 from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.engines import local
-from fastgan_aug.engines.job import FitJob, training_part
-from fastgan_aug.engines.scoring import best_checkpoint, read_scores
-from fastgan_aug.errors import ConfigError, StorageError
+from fastgan_aug.engines.job import training_part
+from fastgan_aug.engines.pieces import (
+    FitPiece,
+    fit_and_choose,
+    fit_digest,
+    read_json,
+    samples,
+    with_seed,
+    write_json,
+)
+from fastgan_aug.engines.scoring import read_scores
+from fastgan_aug.errors import ConfigError
 from fastgan_aug.gan.checkpoint import checkpoint_name, read_meta
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.quality.clinical.endpoints import measure_dataset, measure_synthetic
@@ -29,12 +31,7 @@ from fastgan_aug.quality.reproduction import Published, beyond, line_of
 from fastgan_aug.quality.statistics.paper_table import paper_table
 from fastgan_aug.storage import replace_when_complete
 
-PLAN, PIECES, PROGRESS = "plan.json", "pieces", "progress.json"
-DECISIVE = ("data", "network", "training", "augment", "selection")  # sections of a configuration
-SAMPLES = 20221  # of the seeds of the samples: other ones than the checkpoint was chosen on
-
-# Does all pieces, results in order: the built-in map, processes or Ray workers.
-Run = Callable[[Callable[["FitPiece"], dict[str, Any]], Iterable["FitPiece"]], Iterator[Any]]
+PLAN, PIECES = "plan.json", "pieces"
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Plan:
     def fits(self) -> list[FitPiece]:
         """Every fit, the generators of a seed one after the other."""
         return [
-            FitPiece(name, seed, _with_seed(config, seed), self.data, self.out)
+            FitPiece(name, seed, with_seed(config, seed), self.data, self.out)
             for seed in range(self.seeds)
             for name, config in self.configs.items()
         ]
@@ -77,58 +74,6 @@ class Plan:
         }
 
 
-@dataclass(frozen=True)
-class FitPiece:
-    """One fit, small enough to be sent to another process.
-
-    Attributes:
-        name: Of the generator.
-        seed: Of the fit.
-        config: Of the fit.
-        data: The real slices' file.
-        out: Folder of everything.
-    """
-
-    name: str
-    seed: int
-    config: Config
-    data: Path
-    out: Path
-
-    @property
-    def key(self) -> str:
-        """Names its files."""
-        return f"{self.name}-{self.seed}"
-
-    @property
-    def folder(self) -> Path:
-        """Of the run."""
-        return self.out / "fits" / self.key
-
-    @property
-    def done(self) -> dict[str, Any] | None:
-        """Its result, or None where it is not finished."""
-        return _read(self.out / PIECES / f"fit-{self.key}.json")
-
-    @property
-    def progress(self) -> tuple[int, float]:
-        """Images seen and images/s, as last told."""
-        told = _read(self.folder / PROGRESS) or {}
-        return int(told.get("images_seen", 0)), float(told.get("images_per_second", 0.0))
-
-
-def fit_digest(config: Config) -> str:
-    """Sha256 of what decides a fit's weights and choice; 64 hex digits."""
-    values = config.record()
-    decisive = {name: values[name] for name in DECISIVE}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def _with_seed(config: Config, seed: int) -> Config:
-    training = replace(config.training, seed=config.training.seed + seed)
-    return config.model_copy(update={"training": training, "phantom": None})
-
-
 def start(plan: Plan, dataset: Dataset) -> None:
     """Writes the plan down, or makes sure that the folder's own is the same.
 
@@ -144,7 +89,7 @@ def start(plan: Plan, dataset: Dataset) -> None:
                 allowed="data.test_fraction = 0: the paper trained on all slices that it judged by",
                 do="change the configuration",
             )
-    new, known = plan.record(dataset), _read(plan.out / PLAN)
+    new, known = plan.record(dataset), read_json(plan.out / PLAN)
     fixed = ("budget", "config_digests", "dataset_digest")
     differing = [key for key in fixed if known is not None and known.get(key) != new[key]]
     if differing:
@@ -153,7 +98,7 @@ def start(plan: Plan, dataset: Dataset) -> None:
             allowed="the same data and budget",
             do="choose another --out",
         )
-    _write(plan.out / PLAN, new)
+    write_json(plan.out / PLAN, new)
 
 
 def fit_piece(piece: FitPiece) -> dict[str, Any]:
@@ -166,16 +111,7 @@ def fit_piece(piece: FitPiece) -> dict[str, Any]:
     if done is not None:
         return done
     train, _ = training_part(piece.config, Dataset.read(piece.data))
-    job = FitJob(piece.config, train, piece.folder, tracking_uri=None, resume=True)
-    speeds: list[float] = []
-
-    def progress(images_seen: int, values: Mapping[str, float]) -> None:
-        speeds.append(values["images_per_second"])
-        told = {"images_seen": images_seen, "images_per_second": float(np.median(speeds))}
-        (piece.folder / PROGRESS).write_text(json.dumps(told), encoding="utf-8")
-
-    newest = local.fit(job, progress).checkpoint
-    chosen = best_checkpoint(piece.folder) or newest
+    chosen = fit_and_choose(piece, train)
     meta = read_meta(chosen)
     names = {checkpoint_name(s.images_seen): s for s in read_scores(piece.folder)}
     score = names.get(chosen.name)
@@ -189,9 +125,9 @@ def fit_piece(piece: FitPiece) -> dict[str, Any]:
         "config_digest": fit_digest(piece.config),
         "class_counts": dict(meta.lineage.class_counts),
         "score": None if score is None else score.value,
-        "images_per_second": float(np.median(speeds)) if speeds else None,
+        "images_per_second": piece.told.images_per_second or None,
     }
-    _write(piece.out / PIECES / f"fit-{piece.key}.json", result)
+    write_json(piece.result_path, result)
     return result
 
 
@@ -207,11 +143,10 @@ def sample_piece(piece: FitPiece) -> Path:
     done = piece.done
     assert done is not None, "samples are drawn after the fit"
     synthesizer = Synthesizer.load(piece.out / done["checkpoint"])
-    cells = [c for c, n in synthesizer.class_counts.items() for _ in range(n)]
-    seeds = np.random.default_rng([SAMPLES, piece.seed]).integers(2**63, size=len(cells))
-    images = synthesizer.generate(cells, seeds.astype(np.uint64))
+    counts = {str(cell): n for cell, n in synthesizer.class_counts.items()}
+    images, cells = samples(synthesizer, counts, piece.seed)
     with replace_when_complete(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, images=images, cells=np.asarray([str(c) for c in cells], np.str_))
+        np.savez(stream, images=images, cells=np.asarray(cells, np.str_))
     return path
 
 
@@ -224,7 +159,7 @@ def judge_piece(
         ``lines`` and ``beyond`` of ``quality.reproduction``.
     """
     path = plan.out / PIECES / f"judged-{seed}.json"
-    known = _read(path)
+    known = read_json(path)
     if known is None or "beyond" not in known:
         pieces = [piece for piece in plan.fits if piece.seed == seed]
         made = {piece.name: read_samples(sample_piece(piece)) for piece in pieces}
@@ -234,7 +169,7 @@ def judge_piece(
             "lines": [line_of(row, one, published, seed) for row in rows for one in row.generators],
             "beyond": [{"seed": seed} | row for row in beyond(dataset, made)],
         }
-        _write(path, known)
+        write_json(path, known)
     return known["lines"], known["beyond"]
 
 
@@ -242,19 +177,3 @@ def read_samples(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
     """Images and cells of ``sample_piece``."""
     with np.load(path, allow_pickle=False) as values:
         return values["images"], [str(c) for c in values["cells"]]
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        if path.name == PROGRESS:
-            return None  # caught in the middle of being written
-        raise StorageError(f"{path} cannot be read: {error}", do="remove it") from error
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    with replace_when_complete(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1, allow_nan=False), encoding="utf-8")

@@ -133,6 +133,7 @@ def beyond(
                 "sd_ratio": sd.get(metric.cell),
             }
             for metric in kid_metrics(real, synthetic, view=view.name, delta=0.0)
+            if not math.isnan(metric.value)
         ]
     return found
 
