@@ -144,8 +144,8 @@ class DownstreamConfig(_Section):
 def _gate() -> list[Rule]:
     """The default table: one line per question that a generator must answer.
 
-    Real slices of other patients, played as a generator against a phantom of Table 1's size, stay
-    inside every limit with room to spare.
+    How often it fails generators that are wrong in a known way, and real slices of other patients:
+    docs/gate.md, at the counts of Table 1.
     """
     return [
         Rule("mc_ratio", at_least=0.93, at_most=1.07),

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from test_local_engine import toy_config
 
+from fastgan_aug.cli.train import _seconds, expected_rest
 from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.errors import ConfigError
 
 SAMPLE = ("sample", "--counts", "a=1,b=2", "--url", "http://127.0.0.1:9", "--out", "OUT")
 
@@ -77,6 +79,41 @@ def test_a_run_is_kept_tracked_and_not_overwritten(
     assert again.returncode == 1
     assert "already holds checkpoints" in again.stderr
     assert "--resume" in again.stderr
+
+
+def test_a_time_is_trained_for(files: tuple[Path, Path], tmp_path: Path) -> None:
+    config, data = write_toml(toy_config(images=10**8), tmp_path / "long.toml"), files[1]
+    where = ("--config", str(config), "--data", str(data), "--out", str(tmp_path / "run"))
+    done = command("train", *where, "--budget", "2s")
+    assert done.returncode == 0, done.stderr
+    assert "the budget of time ended it" in done.stdout
+
+
+def test_a_dry_run_tells_what_a_time_gives(files: tuple[Path, Path]) -> None:
+    config, data = files
+    dry = ("train", "--config", str(config), "--data", str(data), "--dry-run")
+    by_images = command(*dry, "--budget", "2h")
+    assert "48, ended by the images" in by_images.stdout, by_images.stderr
+
+
+@pytest.mark.parametrize("budget", ["10", "ten", "0s", "-5m", "0.5s", "10 min", "nan", "1d"])
+def test_a_budget_that_is_no_time_is_refused(budget: str) -> None:
+    with pytest.raises(ConfigError, match="no time to train for"):
+        _seconds(budget)
+
+
+def test_times_are_read_in_their_units() -> None:
+    times = ("90s", "10m", "1.5h", None)
+    assert [_seconds(time) for time in times] == [90, 600, 5400, None]
+
+
+def test_the_rest_is_bounded_by_images_and_by_time() -> None:
+    points = [(100, 10.0), (200, 30.0)]  # 5 images/s with checkpoints, 10 without
+    curve = [{"images_seen": n, "seconds": s, "images_per_second": 10.0} for n, s in points]
+    assert expected_rest(50, None, curve) == (10.0, 0.2)
+    assert expected_rest(50, 34.0, curve) == (4.0, 0.2)
+    assert expected_rest(50, 20.0, curve) == (0.0, 0.2)
+    assert expected_rest(50, None, curve[:1]) == (5.0, 0.1)
 
 
 @pytest.mark.parametrize(

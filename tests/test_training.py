@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import copy
+import math
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import gan_toy
@@ -14,7 +18,9 @@ from fastgan_aug.errors import DataError, TrainingDiverged
 from fastgan_aug.gan import losses
 from fastgan_aug.gan.batch import Share, draw_batch, draw_rows
 from fastgan_aug.gan.checkpoint import state_tensors
-from fastgan_aug.gan.step import average_decay, train_step, update_average
+from fastgan_aug.gan.deadline import Deadline
+from fastgan_aug.gan.settings import TrainingConfig
+from fastgan_aug.gan.step import TrainState, average_decay, train_step, update_average
 from fastgan_aug.gan.training import served_generator, train
 
 
@@ -159,3 +165,99 @@ def test_no_labelled_slice_is_refused() -> None:
 def test_bf16_trains() -> None:
     recording = run(toy_state(), replace(TRAINING, precision="bf16"))
     assert np.isfinite([v for _, values in recording.curve for v in values.values()]).all()
+
+
+ENDLESS = replace(TRAINING, images=10**9, log_every=10**6, checkpoint_every=10**6)
+
+
+class Countdown:
+    """A worker's clock, from the first look at it on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.asked, self.begun = seconds, 0, 0.0
+
+    def __call__(self) -> float:
+        self.asked += 1
+        self.begun = self.begun or time.perf_counter()
+        return self.seconds - (time.perf_counter() - self.begun)
+
+
+def timed(
+    training: TrainingConfig, left: Callable[[], float], share: Share | None = None
+) -> tuple[gan_toy.Recording, TrainState]:
+    recording, state = gan_toy.Recording(), toy_state(training)
+    train(state, toy_data(), AugmentConfig(), training, recording, share, left)
+    return recording, state
+
+
+def test_the_clock_ends_it_with_a_point_and_a_checkpoint_and_is_seldom_looked_at() -> None:
+    clock = Countdown(1.5)
+    recording, state = timed(ENDLESS, clock)
+    steps = state.images_seen // ENDLESS.batch
+    pace = 1.5 / steps
+    assert -5 * pace - 0.2 < clock() < pace, "a look comes too late only where steps became slow"
+    assert recording.checkpoints == [state.images_seen]
+    assert [seen for seen, _ in recording.curve] == [state.images_seen]
+    assert steps > 20
+    assert clock.asked < 2 * (4 * math.log2(steps) + 8)
+
+
+def test_without_a_deadline_the_clock_is_asked_where_the_losses_are_read() -> None:
+    asked: list[None] = []
+
+    def endless() -> float:
+        asked.append(None)
+        return math.inf
+
+    recording, state = timed(TRAINING, endless)
+    assert state.images_seen == TRAINING.images
+    assert len(asked) == 1 + len(recording.curve) + len(recording.checkpoints)
+
+
+def test_no_time_left_takes_no_step() -> None:
+    recording, state = timed(ENDLESS, lambda: 0.0)
+    assert (state.images_seen, recording.checkpoints, recording.curve) == (0, [], [])
+
+
+def test_a_checkpoint_that_uses_the_time_up_is_the_last() -> None:
+    class Slow(gan_toy.Recording):
+        def checkpoint(self, state: TrainState) -> None:
+            super().checkpoint(state)
+            time.sleep(2.5)
+
+    recording, state = Slow(), toy_state(ENDLESS)
+    training = replace(ENDLESS, checkpoint_every=16)
+    train(state, toy_data(), AugmentConfig(), training, recording, None, Countdown(2.0))
+    assert recording.checkpoints == [16]
+
+
+def test_workers_whose_clocks_differ_leave_at_the_same_step() -> None:
+    """Two threads, averaging over a barrier as processes do by all-reduce."""
+    barrier, given = threading.Barrier(2, timeout=60), [[torch.empty(0)], [torch.empty(0)]]
+    ended: dict[int, int] = {}
+
+    def work(rank: int, seconds: float) -> None:
+        def average(tensors: list[torch.Tensor]) -> None:
+            given[rank] = tensors
+            barrier.wait()
+            means = [torch.stack(pair).mean(dim=0) for pair in zip(*given, strict=True)]
+            barrier.wait()
+            for tensor, mean in zip(tensors, means, strict=True):
+                tensor.copy_(mean)
+            barrier.wait()
+
+        _, state = timed(ENDLESS, Countdown(seconds), Share(rank, 2, average))
+        ended[rank] = state.images_seen
+
+    threads = [threading.Thread(target=work, args=a, daemon=True) for a in ((0, 0.6), (1, 1.4))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+    assert ended[0] == ended[1] > 0
+
+
+def test_a_deadline_that_never_comes_is_never_waited_for() -> None:
+    deadline = Deadline(lambda: math.inf, Share(0, 2), torch.device("cpu"))
+    assert not deadline.look()
+    assert not any(deadline.stepped() for _ in range(100))

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from fastgan_aug.engines.job import (
     tracked_run_id,
 )
 from fastgan_aug.engines.ray_cluster import is_cluster, ray_cluster
+from fastgan_aug.engines.stopwatch import Stopwatch
 from fastgan_aug.errors import (
     CheckpointError,
     DataError,
@@ -43,9 +48,10 @@ from fastgan_aug.gan.checkpoint import newest_checkpoint, read_meta
 log = logging.getLogger(__name__)
 # A collective that waits for a dead worker gives up after this, instead of torch's 30 minutes.
 COLLECTIVE_TIMEOUT = 120
-# All ranks see the same averaged losses and the same data, and stop together without a failure;
-# a new try would end the same way. Any other error fails the worker, so that none waits for it.
-SAME_ON_ALL_RANKS = (TrainingDiverged, DataError)
+# All ranks see the same averaged losses and the same data, and agree on whether each has its GPU:
+# they stop together without a failure, since a new try would end the same way. Any other error
+# fails the worker, so that none waits for it.
+SAME_ON_ALL_RANKS = (TrainingDiverged, DataError, EngineFailed)
 # Ray would resume from its own list of checkpoints; the newest good one of the folder counts.
 RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
@@ -64,7 +70,8 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
         TrainingDiverged: losses or weights are not finite or exploding; the last good checkpoint
             is kept, and no worker tries again.
         CheckpointError: the folder holds another run.
-        EngineFailed: workers could not be started, or failed too often.
+        EngineFailed: workers could not be started, failed too often, or were given GPUs by Ray
+            that torch cannot find.
     """
     import ray
     from ray.train import TrainingFailedError
@@ -78,7 +85,8 @@ def fit(job: FitJob, progress: Progress) -> FitResult:
     with ray_cluster(job.config.engine.timeout):
         _check_room(job)
         messages = Queue(actor_options={"num_cpus": 0})
-        trainer = _trainer(job, folder, {"job": ray.put(job), "messages": messages})
+        loop = {"job": ray.put(job), "messages": messages, "asked": time.time()}
+        trainer = _trainer(job, folder, loop)
         failure: Exception | None = None
         with _Listener(messages, progress) as listener, _ctrl_c_given_back():
             try:
@@ -105,7 +113,8 @@ def _trainer(job: FitJob, folder: Path, loop: dict[str, Any]) -> Any:
     return TorchTrainer(
         _worker,
         train_loop_config=loop,
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT),
+        # On GPUs too: NCCL could not even say that there is no CUDA. `_reduction` adds it.
+        torch_config=TorchConfig(backend="gloo", timeout_s=COLLECTIVE_TIMEOUT),
         scaling_config=ScalingConfig(
             num_workers=engine.workers,
             use_gpu=engine.use_gpu,
@@ -201,33 +210,63 @@ class _Listener:
                 return
             if isinstance(message, FastGANAugError):
                 self.error = message
+            elif isinstance(message, Placement):
+                log.info("%s", message)
             else:
                 self.error = None  # a replaced worker went on
                 self._progress(*message)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where Ray put a worker.
+
+    Attributes:
+        rank: Of the worker.
+        host: Name of the machine.
+        gpus: Ray's ids of the GPUs that it alone may use.
+    """
+
+    rank: int
+    host: str
+    gpus: tuple[str, ...]
+
+    def __str__(self) -> str:
+        gpus = f"GPU {', '.join(self.gpus)}" if self.gpus else "no GPU"
+        return f"worker {self.rank} on {self.host} with {gpus}"
+
+
+def _placement(rank: int) -> Placement:
+    import ray
+
+    ids = ray.get_runtime_context().get_accelerator_ids()
+    return Placement(rank, socket.gethostname(), tuple(ids.get("GPU", ())))
 
 
 def _worker(loop: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray
     from ray.train import get_context
-    from ray.train.torch import get_device
 
     job: FitJob = ray.get(loop["job"], timeout=300)
     context = get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    share = Share(rank, world, _average if world > 1 else lambda tensors: None)
     resume_from = newest_checkpoint(job.folder)
+    watch = Stopwatch(job.folder, job.seconds, loop["asked"], writes=rank == 0)
+    placement = _placement(rank)
+    _tell(loop["messages"], placement)
 
     def progress(images_seen: int, values: Mapping[str, float]) -> None:
         if rank == 0:
             _tell(loop["messages"], (images_seen, dict(values)))
 
-    record = tracked(job) if rank == 0 else nullcontext()
     try:
-        with record as tracker:
+        device = _device(job.config.engine.use_gpu, placement, world)
+        share = Share(rank, world, _reduction(device))
+        with tracked(job) if rank == 0 else nullcontext() as tracker:
             run_fit(
-                job, _publish(rank, job.folder), progress, tracker,
-                share=share, device=str(get_device()), resume_from=resume_from,
+                job, _publish(rank, job.folder, watch), progress, tracker,
+                share=share, device=str(device), resume_from=resume_from, watch=watch,
             )  # fmt: skip
     except FastGANAugError as error:
         _tell(loop["messages"], error)
@@ -235,17 +274,58 @@ def _worker(loop: dict[str, Any]) -> None:
             raise
 
 
-def _publish(rank: int, run_folder: Path) -> Publish:
+def _device(use_gpu: bool, placement: Placement, world: int) -> torch.device:
+    """The device of this worker; on all of them, or none goes on.
+
+    Ray counts the GPUs that it is told of and would give a worker without CUDA the CPU.
+
+    Raises:
+        EngineFailed: a worker was given a GPU that torch cannot find.
+    """
+    from ray.train.torch import get_device
+
+    if not use_gpu:
+        return torch.device("cpu")
+    found = torch.tensor([float(torch.cuda.is_available())])
+    if world > 1:
+        _average(None, [found])
+    if found.item() < 1:
+        raise EngineFailed(
+            f"Ray gave each worker a GPU, but torch finds no CUDA device in {1 - found.item():.0%} "
+            f"of the {world}; told by {placement}",
+            allowed="nodes with a real GPU for each worker and a CUDA build of torch",
+            do="install those, start Ray without --num-gpus so that it counts real GPUs alone, or "
+            "set engine.use_gpu = false",
+        )
+    device = torch.device(get_device())
+    torch.cuda.set_device(device)
+    return device
+
+
+def _reduction(device: torch.device) -> Callable[[list[Tensor]], None]:
+    """How gradients are averaged: by NCCL among GPUs, by gloo otherwise."""
+    import torch.distributed as dist
+
+    if device.type != "cuda":
+        return partial(_average, None)
+    timeout = timedelta(seconds=COLLECTIVE_TIMEOUT)
+    return partial(_average, dist.new_group(backend="nccl", timeout=timeout))
+
+
+def _publish(rank: int, run_folder: Path, watch: Stopwatch) -> Publish:
     from ray.train import Checkpoint, report
 
     def publish(write: Callable[[Path], Path]) -> Path:
         if rank != 0:
-            report({}, checkpoint=None)
+            with watch.timing("report"):
+                report({}, checkpoint=None)
             return run_folder
         with tempfile.TemporaryDirectory() as temporary:
             folder = write(Path(temporary))
             metrics = {"images_seen": read_meta(folder).images_seen}
-            report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=folder.name)
+            made = Checkpoint.from_directory(folder)
+            with watch.timing("report"):
+                report(metrics, made, checkpoint_dir_name=folder.name)
         return run_folder / folder.name
 
     return publish
@@ -258,12 +338,17 @@ def _tell(messages: Any, message: object) -> None:
         log.warning("the progress could not be told: %s", error)
 
 
-def _average(tensors: list[Tensor]) -> None:
-    """Means over the workers, in place, by one all-reduce of all tensors together."""
+def _average(group: Any, tensors: list[Tensor]) -> None:
+    """Means over the workers, in place, by one all-reduce of all tensors together.
+
+    Args:
+        group: torch's process group; None for the one that Ray made.
+        tensors: Of one device, dtype and order on all workers.
+    """
     import torch.distributed as dist
 
     flat = torch.cat([t.reshape(-1) for t in tensors])
-    dist.all_reduce(flat)
+    dist.all_reduce(flat, group=group)
     flat /= dist.get_world_size()
     for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))

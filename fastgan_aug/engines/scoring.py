@@ -7,7 +7,8 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastgan_aug.config import SelectionConfig
+from fastgan_aug.config import Config, SelectionConfig
+from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import CheckpointError
 from fastgan_aug.gan.checkpoint import checkpoint_name, checkpoints, prune, read_manifest
 from fastgan_aug.gan.synthesizer import Synthesizer
@@ -141,3 +142,20 @@ class Scorer:
         if stop:
             log.info("no better checkpoint in %d scorings: stopping", self.settings.patience)
         return stop
+
+
+def scorer_of(folder: Path, config: Config, fitted: Dataset, validation: Dataset | None) -> Scorer:
+    """Scores, or where no samples are asked for only keeps the newest.
+
+    Args:
+        folder: Of the run.
+        config: Of the run.
+        fitted: The slices that the steps see.
+        validation: Those of patients who only choose the checkpoint; None where there are none.
+    """
+    settings = config.selection
+    judge = Judge(fitted, validation, settings.samples) if settings.samples else None
+    if judge is not None and not judge.cells:
+        log.warning("no cell has slices of two patients to be held against: nothing is scored")
+        judge = None
+    return Scorer(folder, judge, settings, config.training.keep)

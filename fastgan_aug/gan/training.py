@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.errors import DataError, TrainingDiverged
 from fastgan_aug.gan.batch import Share, TrainingData, draw_batch
+from fastgan_aug.gan.deadline import Deadline
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.randomness import Purpose, latents, stream
 from fastgan_aug.gan.settings import TrainingConfig
@@ -45,12 +47,14 @@ def train(
     training: TrainingConfig,
     observer: Observer,
     share: Share | None = None,
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> TrainState:
-    """Trains from ``state`` until ``training.images`` images were seen.
+    """Trains from ``state`` until ``training.images`` images were seen, or the time is up.
 
     The observer is told of the losses every ``log_every`` images and of a due checkpoint every
     ``checkpoint_every`` images and at the end, whatever the number of workers. It may end the
-    training early, at a checkpoint.
+    training early, at a checkpoint; the clock ends it at any step. ``seconds_left`` is first asked
+    just before the first step.
 
     Raises:
         TrainingDiverged: a loss is not finite or beyond ``loss_limit``, or a weight is not finite.
@@ -67,16 +71,21 @@ def train(
             do="change training.batch or engine.workers",
         )
     device = data.images.device
-    total, since, begun = torch.zeros(4, device=device), 0, time.perf_counter()
-    enough = _any(observer.enough(), share, device)
-    while state.images_seen < training.images and not enough:
+    deadline = Deadline(seconds_left, share, device)
+    total, since = torch.zeros(4, device=device), 0
+    over = _any(observer.enough(), share, device) or deadline.look()
+    begun = time.perf_counter()
+    while state.images_seen < training.images and not over:
         seen = state.images_seen
         batch = draw_batch(data, augmentation, training, state.generator, seen, share)
         total += train_step(state, batch, training, share)  # stays on the device: no waiting
         since += 1
-        last = state.images_seen >= training.images
-        due = last or _crossed(seen, state.images_seen, training.checkpoint_every)
-        if due or _crossed(seen, state.images_seen, training.log_every):
+        point = _crossed(seen, state.images_seen, training.log_every)
+        due = _crossed(seen, state.images_seen, training.checkpoint_every)
+        # Where the losses are read the device is waited for anyway.
+        over = deadline.look() if point or due else deadline.stepped()
+        due = due or over or state.images_seen >= training.images
+        if due or point:
             values = _mean_losses(total / since, share, training, state)
             elapsed = max(time.perf_counter() - begun, 1e-9)
             values["images_per_second"] = since * training.batch / elapsed
@@ -85,7 +94,7 @@ def train(
         if due:
             _check_weights(state)
             observer.checkpoint(state)
-            enough = _any(observer.enough(), share, device)
+            over = over or _any(observer.enough(), share, device) or deadline.look()
             begun = time.perf_counter()
     return state
 

@@ -112,13 +112,13 @@ def evaluate(
     case = Case(train, holdout, synthetic_images, np.asarray(synthetic_cells, np.str_), settings)
     case.check(reference)
     steps: list[tuple[str, Callable[[], tuple[list[Metric], dict[str, Table]]]]] = [
-        ("clinical endpoints", lambda: _endpoints(case, reference)),
-        ("diversity by scale and region", lambda: _diversity(case)),
-        ("fidelity", lambda: (_fidelity(case), {})),
-        ("privacy", lambda: _privacy(case)),
+        ("clinical endpoints", lambda: endpoints_section(case, reference)),
+        ("diversity by scale and region", lambda: diversity_section(case)),
+        ("fidelity", lambda: (fidelity_section(case), {})),
+        ("privacy", lambda: privacy_section(case)),
     ]
     if settings.classifier:
-        steps.append(("recognition", lambda: (_recognition(case), {})))
+        steps.append(("recognition", lambda: (recognition_section(case), {})))
     metrics: list[Metric] = []
     tables: dict[str, Table] = {"cells": case.cell_table()}
     for done, (name, step) in enumerate(steps):
@@ -134,7 +134,10 @@ def evaluate(
     return QualityReport(metrics, tables, judge(rules, metrics), provenance)
 
 
-def _endpoints(case: Case, reference: Dataset | None) -> tuple[list[Metric], dict[str, Table]]:
+def endpoints_section(
+    case: Case, reference: Dataset | None
+) -> tuple[list[Metric], dict[str, Table]]:
+    """Counts, sides, severity: equivalence, the paper's table, and the endpoints' percentiles."""
     space, seed = case.train.meta.space, case.settings.seed
     training = measure_dataset(case.train)
     everything = measure_synthetic(case.images, case.cells.tolist())
@@ -198,7 +201,8 @@ def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
     return {"mean": mean} | {f"p{p}": float(m) for p, m in zip(PERCENTILES, marks, strict=True)}
 
 
-def _diversity(case: Case) -> tuple[list[Metric], dict[str, Table]]:
+def diversity_section(case: Case) -> tuple[list[Metric], dict[str, Table]]:
+    """SD maps, per cell and region, and the dispersion spectrum."""
     images, cells = case.images[case.made], case.cells[case.made]
     metrics = sd_map_metrics(
         case.real, images, cells.tolist(), asked=case.asked, seed=case.settings.seed
@@ -218,7 +222,7 @@ def _diversity(case: Case) -> tuple[list[Metric], dict[str, Table]]:
     return metrics, {"dispersion": rows}
 
 
-def _fidelity(case: Case) -> list[Metric]:
+def fidelity_section(case: Case) -> list[Metric]:
     """KID, precision, recall, density, coverage and collapse: overall, per cell and pattern."""
     settings, metrics = case.settings, []
     owners = case.real.column("patient_id").astype(str).tolist()
@@ -247,7 +251,8 @@ def _fidelity(case: Case) -> list[Metric]:
     return metrics
 
 
-def _privacy(case: Case) -> tuple[list[Metric], dict[str, Table]]:
+def privacy_section(case: Case) -> tuple[list[Metric], dict[str, Table]]:
+    """Nearest neighbours, copies, membership and twins, and the closest pairs."""
     images, seed = case.images[case.like_training], case.settings.seed
     train, holdout = (_labelled(d) for d in (case.train, case.holdout))
     real = RealSlices.of(train, holdout)
@@ -302,7 +307,7 @@ def _labelled(dataset: Dataset) -> tuple[NDArray[np.float32], list[str], list[st
     return dataset.images[rows], [str(dataset.cells[i]) for i in rows], owners
 
 
-def _recognition(case: Case) -> list[Metric]:
+def recognition_section(case: Case) -> list[Metric]:
     """A classifier that learnt from real slices on synthetic ones, and the other way round."""
     s, space = case.settings, case.train.meta.space
     index = np.asarray([space.index(space.parse(c)) for c in case.cells.tolist()], np.int64)

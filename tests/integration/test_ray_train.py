@@ -19,8 +19,9 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines import local, ray_train
 from fastgan_aug.engines.job import FitJob, training_part
 from fastgan_aug.engines.ray_cluster import ray_cluster
+from fastgan_aug.engines.stopwatch import RunTimes
 from fastgan_aug.errors import StorageError, TrainingDiverged
-from fastgan_aug.gan.checkpoint import checkpoints
+from fastgan_aug.gan.checkpoint import checkpoint_name, checkpoints
 from fastgan_aug.gan.step import new_state
 
 pytestmark = pytest.mark.integration
@@ -94,6 +95,21 @@ def test_two_workers_survive_the_loss_of_one(train_part: Dataset, tmp_path: Path
     assert float((ours - theirs).abs().max()) < 0.1 * float(moved)
     after = seen[len(before) :]
     assert min(after) > 32, "it continued from the checkpoint at 32, not from the start"
+
+
+def test_two_workers_train_for_a_time(train_part: Dataset, tmp_path: Path) -> None:
+    told: list[float] = []
+    config = ray_config(2, images=10**9, log_every=10**6, checkpoint_every=10**6)
+    job = FitJob(config, train_part, tmp_path / "run", seconds=6.0)
+    result = ray_train.fit(job, lambda n, values: told.append(values["seconds"]))
+    assert checkpoints(job.folder) == [result.checkpoint], "the one at the end, off the schedule"
+    run = RunTimes.read(job.folder)
+    assert result.checkpoint.name == checkpoint_name(run.last.images_seen)
+    assert 5.5 < told[-1] < 8.0
+    assert 0 < run.start < 120
+    assert run.last.checkpoint > 0
+    assert 0 < run.last.report < run.last.seconds
+    assert run.last.seconds >= told[-1] + run.last.checkpoint + run.last.report - 0.01
 
 
 def test_divergence_reaches_the_caller_and_is_not_retried(

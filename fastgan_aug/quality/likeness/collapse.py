@@ -148,7 +148,9 @@ def duplicate_metrics(
     """``duplicate_rate``: share of synthetic slices that another one nearly repeats.
 
     Nearly: nearer than slices of two real patients hardly ever are, the threshold that
-    ``copy_rate`` uses; so about one real slice in a thousand has such a twin.
+    ``copy_rate`` uses; so about one real slice in a thousand has such a twin in another patient.
+    Rest and stress slices of one person are nearer: counted too, 0.2 to 2.8 % of real slices have
+    a twin (docs/gate.md), but a generator's slices are no person's.
 
     Args:
         among_synthetic: (M, M) distances (``privacy.pixel_distances``: at the best shift and
