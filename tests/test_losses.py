@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,3 +29,82 @@ def test_reconstruction_is_the_l1_of_crop_and_whole() -> None:
     expected = (crop - images[:, :, 8:40, 20:52]).abs().mean()
     expected += (network.whole_decoder(third) - images).abs().mean()
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+# -- energy distance -----------------------------------------------------------------------------
+
+CONDITION = torch.eye(2)[[0, 0, 0, 0, 1, 1, 1, 1]]
+
+
+def slices(random: np.random.Generator, spread: float = 1.0, rows: int = 8) -> torch.Tensor:
+    """(rows, 1, 32, 32): a smooth pattern of random strength, so that views at all scales vary."""
+    base = np.outer(np.hanning(32), np.linspace(0, 1, 32))
+    strength = 0.3 + spread * 0.1 * random.standard_normal((rows, 1, 1, 1))
+    return torch.from_numpy((strength * base).astype(np.float32) * 2 - 1)
+
+
+def brute_force(real: torch.Tensor, fake: torch.Tensor, condition: torch.Tensor) -> float:
+    """Pair by pair in float64, by the definition."""
+    total = 0.0
+    for pool, mirrored in [(2, False), (4, False), (8, False), (16, False),
+                           (4, True), (8, True), (16, True)]:  # fmt: skip
+        x, y = (_view(images, pool, mirrored) for images in (real, fake))
+        same = [(i, j) for i in range(len(x)) for j in range(len(x))
+                if torch.equal(condition[i], condition[j])]  # fmt: skip
+        others = [(i, j) for i, j in same if i != j]
+        between = np.mean([np.linalg.norm(x[i] - y[j]) for i, j in same])
+        spread = np.mean([np.linalg.norm(x[i] - x[j]) for i, j in others])
+        within = np.mean([np.linalg.norm(y[i] - y[j]) for i, j in others])
+        total += (2 * between - within) / spread - 1
+    return float(total)
+
+
+def _view(images: torch.Tensor, pool: int, mirrored: bool) -> np.ndarray:
+    x = images[:, 0].double().numpy()
+    x = x.reshape(len(x), 32 // pool, pool, 32 // pool, pool).mean((2, 4))
+    if mirrored:
+        x = (x - x[..., ::-1])[..., : x.shape[-1] // 2]
+    return x.reshape(len(x), -1)
+
+
+def test_energy_distance_is_the_definition() -> None:
+    random = np.random.default_rng(0)
+    real = torch.from_numpy(random.uniform(-1, 1, (8, 1, 32, 32)).astype(np.float32))
+    fake = torch.from_numpy(random.uniform(-1, 0.5, (8, 1, 32, 32)).astype(np.float32))
+    value = losses.energy_distance(real, fake, CONDITION).item()
+    assert value == pytest.approx(brute_force(real, fake, CONDITION), rel=1e-4)
+
+
+def test_energy_distance_finds_a_spread_that_is_too_small_or_too_large() -> None:
+    """The means are right: only the spread differs, which no single slice shows."""
+
+    def mean(spread: float) -> float:
+        draws = [
+            losses.energy_distance(slices(r), slices(r, spread), CONDITION).item()
+            for r in map(np.random.default_rng, range(300))
+        ]
+        return float(np.mean(draws))
+
+    assert mean(1.0) < min(mean(0.3), mean(2.5))
+
+
+def test_energy_distance_pushes_alike_slices_apart() -> None:
+    """Its gradient widens a batch that is too alike."""
+    random = np.random.default_rng(1)
+    real = slices(random, rows=64)
+    fake = slices(random, 0.2, rows=64).requires_grad_()
+    losses.energy_distance(real, fake, torch.ones(64, 1)).backward()
+    assert fake.grad is not None
+    strength = fake.detach().amax((1, 2, 3))
+    direction = (fake.grad * (fake.detach() + 1)).sum((1, 2, 3))
+    weak, strong = strength < strength.median(), strength > strength.median()
+    assert direction[weak].mean() > 0 > direction[strong].mean()
+
+
+def test_energy_distance_of_cells_of_one_slice_says_nothing() -> None:
+    fake = torch.rand(3, 1, 32, 32, requires_grad=True)
+    value = losses.energy_distance(torch.rand(3, 1, 32, 32), fake, torch.eye(3))
+    value.backward()
+    assert value.item() == 0
+    assert fake.grad is not None
+    assert torch.isfinite(fake.grad).all()

@@ -5,17 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastgan_aug.gan.networks import Discriminator, Generator, crop_positions
+from fastgan_aug.gan.networks import Binomial, Discriminator, Generator, crop_positions
 from fastgan_aug.gan.settings import NetworkConfig
 
 TINY = NetworkConfig(size=32, latent=4, embedding=8, generator_width=4, discriminator_width=4)
 
 
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_shapes_at_every_size(size: int) -> None:
-    config = NetworkConfig(
-        size=size, latent=6, embedding=8, generator_width=4, discriminator_width=4
-    )
+def test_shapes_at_every_size(size: int, folded: bool) -> None:
+    config = replace(TINY, size=size, folded=folded)
     generator, discriminator = Generator(config, 5), Discriminator(config, 5)
     condition = torch.eye(5)[:2]
     images = generator(torch.randn(2, generator.latent_size), condition)
@@ -66,6 +65,33 @@ def test_condition_decides_the_logits() -> None:
     one, _, _ = discriminator(image, torch.tensor([[1.0, 0.0]]))
     two, _, _ = discriminator(image, torch.tensor([[0.0, 1.0]]))
     assert not torch.equal(one, two)
+
+
+def test_a_unit_maximum_is_exact() -> None:
+    generator = Generator(replace(TINY, unit_maximum=True), 2)
+    images = generator(torch.randn(5, generator.latent_size), torch.eye(2)[[0, 1, 0, 1, 1]])
+    assert images.amax((1, 2, 3)).tolist() == pytest.approx([1.0] * 5, abs=1e-6)
+    assert images.min() >= -1
+
+
+def test_folded_pixels_leave_no_checkerboard() -> None:
+    smooth = Binomial()
+    board = torch.ones(1, 1, 8, 8)
+    board[..., ::2, 1::2] = board[..., 1::2, ::2] = -1
+    torch.testing.assert_close(smooth(board)[..., 1:-1, 1:-1], torch.zeros(1, 1, 6, 6))
+    torch.testing.assert_close(smooth(torch.full((1, 1, 8, 8), 0.4)), torch.full((1, 1, 8, 8), 0.4))
+
+
+def test_projection_adds_the_match_of_features_and_condition() -> None:
+    torch.manual_seed(0)
+    discriminator = Discriminator(replace(TINY, projection=True), 2).eval()
+    image = torch.rand(1, 1, 32, 32)
+    condition = torch.tensor([[1.0, 0.0]])
+    matched, _, third = discriminator(image, condition)
+    torch.nn.init.zeros_(discriminator.project.weight)
+    plain, _, _ = discriminator(image, condition)
+    assert not torch.equal(matched, plain)
+    torch.testing.assert_close(plain, discriminator.output(third).squeeze(1))
 
 
 @pytest.mark.parametrize("bad", [{"size": 48}, {"latent": 0}, {"generator_width": 6}])

@@ -16,7 +16,7 @@ from gan_toy import CELLS, TRAINING, run, toy_data, toy_state
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.errors import DataError, TrainingDiverged
 from fastgan_aug.gan import losses
-from fastgan_aug.gan.batch import Share, draw_batch, draw_rows
+from fastgan_aug.gan.batch import Share, draw_batch, draw_rows, translated
 from fastgan_aug.gan.checkpoint import state_tensors
 from fastgan_aug.gan.deadline import Deadline
 from fastgan_aug.gan.settings import TrainingConfig
@@ -261,3 +261,33 @@ def test_a_deadline_that_never_comes_is_never_waited_for() -> None:
     deadline = Deadline(lambda: math.inf, Share(0, 2), torch.device("cpu"))
     assert not deadline.look()
     assert not any(deadline.stepped() for _ in range(100))
+
+
+def test_translation_moves_whole_pixels_and_lets_in_no_counts() -> None:
+    images = torch.rand(3, 1, 8, 8)
+    by = torch.tensor([[0, 0], [2, -1], [-3, 3]])
+    moved = translated(images, by, 3)
+    assert torch.equal(moved[0], images[0])
+    assert torch.equal(moved[1, 0, 2:, :7], images[1, 0, :6, 1:])
+    assert (moved[1, 0, :2] == -1).all()
+    assert (moved[1, 0, :, 7] == -1).all()
+    assert torch.equal(moved[2, 0, :5, 3:], images[2, 0, 3:, :5])
+
+
+@pytest.mark.parametrize(
+    ("network", "change"),
+    [({"folded": True, "unit_maximum": True}, {"energy_weight": 1.0}),
+     ({"projection": True, "condition_gain": 4.0}, {"translation": 3})],
+)  # fmt: skip
+def test_switches_train_and_resume_bitwise(
+    network: dict[str, object], change: dict[str, object]
+) -> None:
+    """Each changes the weights; two runs are alike, and so is one run in two parts."""
+    own = replace(gan_toy.NETWORK, **network)
+    training = replace(TRAINING, **change)
+    whole, again = (toy_state(training, own) for _ in range(2))
+    run(whole, training=training)
+    run(again, training=replace(training, images=32)), run(again, training=training)
+    for name, tensor in state_tensors(whole).items():
+        assert torch.equal(tensor, state_tensors(again)[name]), name
+        assert torch.isfinite(tensor).all(), name

@@ -147,9 +147,9 @@ def draw_batch(
     return Batch(real, condition, noise[mine].to(real.device), (int(row), int(column)), translation)
 
 
-def translated(images: Tensor, by: Tensor) -> Tensor:
-    """(B, 1, S, S) shifted by (B, 2) whole pixels; what comes in is -1, zero counts."""
-    size, reach = images.shape[-1], int(by.abs().max())
+def translated(images: Tensor, by: Tensor, reach: int) -> Tensor:
+    """(B, 1, S, S) shifted by (B, 2) whole pixels up to ``reach``; what comes in is -1."""
+    size = images.shape[-1]
     padded = F.pad(images, (reach,) * 4, value=-1.0)
     at = torch.arange(size, device=images.device)
     rows, columns = (at + (reach - by[:, i : i + 1]) for i in (0, 1))

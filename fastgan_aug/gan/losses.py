@@ -70,20 +70,28 @@ def energy_distance(real: Tensor, fake: Tensor, condition: Tensor) -> Tensor:
     Returns:
         Scalar, in counts; the term without ``fake`` is left out.
     """
-    same = (condition[:, None] == condition[None]).all(-1)
-    across = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    same = (condition[:, None] == condition[None]).all(-1).float()
+    others = same * (1 - torch.eye(len(same), device=same.device))
     total = fake.new_zeros(())
     for x, y in zip(_views(real), _views(fake), strict=True):
-        between, within = _distances(x, y), _distances(y, y)
-        total = total + 2 * between[same].mean() - within[across].mean()
-    return total
+        spread = _mean(_distances(x, x), others)
+        distance = 2 * _mean(_distances(x, y), same) - _mean(_distances(y, y), others)
+        total = total + distance / spread.clamp_min(1e-6) - 1
+    return torch.where(others.sum() > 0, total, torch.zeros_like(total))
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp_min(1)
 
 
 def _views(images: Tensor) -> list[Tensor]:
-    pictures = [F.avg_pool2d(images.float(), 2**p) for p in (1, 2, 3)]
+    pictures = [F.avg_pool2d(images.float(), 2**p) for p in (1, 2, 3, 4)]
     mirrored = [(x - x.flip(-1))[..., : x.shape[-1] // 2] for x in pictures[1:]]
-    return [x.flatten(1) / x[0].numel() ** 0.5 for x in pictures + mirrored]
+    return [x.flatten(1) for x in pictures + mirrored]
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    return ((x[:, None] - y[None]).square().sum(-1) + 1e-8).sqrt()
+    """(B, B) Euclidean, in float32; by one product, so that nothing of size B x B x D is made."""
+    with torch.autocast(x.device.type, enabled=False):
+        squares = x.square().sum(1)[:, None] + y.square().sum(1)[None] - 2 * x @ y.T
+    return (squares.clamp_min(0) + 1e-6).sqrt()

@@ -37,7 +37,7 @@ class Noise(nn.Module):
 
     def forward(self, features: Tensor, noise: Tensor) -> Tensor:
         """(B, C, H, W) features plus gain times (B, 1, H, W) noise."""
-        return features + self.gain * noise
+        return features + (self.gain * noise).to(features.dtype)
 
 
 class UpBlock(nn.Module):
@@ -89,7 +89,7 @@ class Generator(nn.Module):
     def __init__(self, config: NetworkConfig, condition: int) -> None:
         super().__init__()
         self.latent, self.size = config.latent, config.size
-        self.unit_maximum = config.unit_maximum
+        self.unit_maximum, self.condition_gain = config.unit_maximum, config.condition_gain
         finest = config.size // config.fold
         resolutions = [2**p for p in range(2, int(math.log2(finest)) + 1)]
         width = {r: GENERATOR_MULTIPLES[r] * config.generator_width for r in resolutions}
@@ -132,7 +132,7 @@ class Generator(nn.Module):
             (B, 1, S, S) in (-1, 1).
         """
         z, noises = self.split(latents)
-        features = self.embed(torch.cat([z, condition], dim=1))
+        features = self.embed(torch.cat([z, self.condition_gain * condition], dim=1))
         features = low = self.input(features[:, :, None, None])
         taken = 0
         for block in self.up:
@@ -145,7 +145,20 @@ class Generator(nn.Module):
 
 def _picture(inputs: int, fold: int) -> nn.Sequential:
     """(B, inputs, H, W) to (B, 1, fold * H, fold * W) in (-1, 1)."""
-    return nn.Sequential(_convolution(inputs, fold**2, 3, 1, 1), nn.PixelShuffle(fold), nn.Tanh())
+    smooth = nn.Identity() if fold == 1 else Binomial()
+    return nn.Sequential(
+        _convolution(inputs, fold**2, 3, 1, 1), nn.PixelShuffle(fold), smooth, nn.Tanh()
+    )
+
+
+class Binomial(nn.Module):
+    """Low-pass of (1, 2, 1) / 4 along both axes: no checkerboard of folded pixels is left."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, H, W) to the same shape; the edge is repeated."""
+        line = images.new_tensor([0.25, 0.5, 0.25])
+        kernel = (line[:, None] * line)[None, None]
+        return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel)
 
 
 def scaled_to_maximum(images: Tensor) -> Tensor:
@@ -154,27 +167,23 @@ def scaled_to_maximum(images: Tensor) -> Tensor:
     return 2 * counts / counts.amax((1, 2, 3), keepdim=True).clamp_min(1e-3) - 1
 
 
-def _norm(channels: int, config: NetworkConfig) -> nn.Module:
-    return nn.Identity() if config.normalisation == "none" else nn.BatchNorm2d(channels)
-
-
 class DownBlock(nn.Module):
     """Halves the resolution: mean of a convolved and a pooled path (FastGAN)."""
 
-    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.main = nn.Sequential(
             _convolution(inputs, outputs, 4, 2, 1),
-            _norm(outputs, config),
+            nn.BatchNorm2d(outputs),
             nn.LeakyReLU(0.2),
             _convolution(outputs, outputs, 3, 1, 1),
-            _norm(outputs, config),
+            nn.BatchNorm2d(outputs),
             nn.LeakyReLU(0.2),
         )
         self.direct = nn.Sequential(
             nn.AvgPool2d(2),
             _convolution(inputs, outputs, 1),
-            _norm(outputs, config),
+            nn.BatchNorm2d(outputs),
             nn.LeakyReLU(0.2),
         )
 
@@ -214,19 +223,21 @@ class Discriminator(nn.Module):
         base, self.fold = config.discriminator_width, config.fold
         widths = [base * m for m in (1, 2, 4, 8)][config.fold - 1 :]
         inputs, halve = config.fold**2 + condition, config.size > 64
-        self.joint = config.normalisation == "joint"
         self.input = nn.Sequential(
             _convolution(inputs, widths[0], 4, 2, 1)
             if halve
             else _convolution(inputs, widths[0], 3, 1, 1),
             nn.LeakyReLU(0.2),
         )
-        self.down = nn.ModuleList(DownBlock(i, o, config) for i, o in itertools.pairwise(widths))
+        self.down = nn.ModuleList(DownBlock(i, o) for i, o in itertools.pairwise(widths))
         self.output = nn.Sequential(
             _convolution(widths[-1], 2 * widths[-1], 1),
-            _norm(2 * widths[-1], config),
+            nn.BatchNorm2d(2 * widths[-1]),
             nn.LeakyReLU(0.2),
             _convolution(2 * widths[-1], 1, 4),
+        )
+        self.project = (
+            nn.Linear(condition, 2 * widths[-1], bias=False) if config.projection else None
         )
         decoder_width = max(1, base // 2)
         self.crop_decoder = Decoder(widths[-2], decoder_width, 2, config.fold)
@@ -249,7 +260,15 @@ class Discriminator(nn.Module):
         for block in self.down[:-1]:
             second = block(second)
         third = self.down[-1](second)
-        return self.output(third).squeeze(1), second, third
+        *judge, last = self.output
+        judged = third
+        for layer in judge:
+            judged = layer(judged)
+        logits = last(judged).squeeze(1)
+        if self.project is not None:
+            match = (self.project(condition) * judged.mean((2, 3))).sum(1)
+            logits = logits + match[:, None, None]
+        return logits, second, third
 
 
 def crop_positions(size: int) -> int:

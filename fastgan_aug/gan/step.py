@@ -43,6 +43,8 @@ def new_state(
         torch.manual_seed(seed)
         generator, discriminator = Generator(network, condition), Discriminator(network, condition)
     generator, discriminator = generator.to(device), discriminator.to(device)
+    # Its strided convolutions are a little faster so; the generator's are not.
+    discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(generator).requires_grad_(False) if training.ema_half_life else None
     return TrainState(
         generator, discriminator, average,
@@ -72,17 +74,12 @@ def train_step(state: TrainState, batch: Batch, training: TrainingConfig, share:
         fake = generator(batch.latents, batch.condition)
         seen_real, seen_fake = batch.real, fake
         if batch.translation is not None:
-            both = translated(torch.cat([batch.real, fake]), batch.translation)
-            seen_real, seen_fake = both.chunk(2)
-        if discriminator.joint:
-            logits, second, third = discriminator(
-                torch.cat([seen_fake, seen_real]), batch.condition.repeat(2, 1)
+            both = translated(
+                torch.cat([batch.real, fake]), batch.translation, training.translation
             )
-            fake_logits, real_logits = logits.chunk(2)
-            second, third = second.chunk(2)[1], third.chunk(2)[1]
-        else:
-            fake_logits, _, _ = discriminator(seen_fake, batch.condition)
-            real_logits, second, third = discriminator(seen_real, batch.condition)
+            seen_real, seen_fake = both.chunk(2)
+        fake_logits, _, _ = discriminator(seen_fake, batch.condition)
+        real_logits, second, third = discriminator(seen_real, batch.condition)
         recon = losses.reconstruction_loss(discriminator, seen_real, second, third, batch.corner)
     real, false = losses.real_loss(real_logits.float()), losses.fake_loss(fake_logits.float())
     loss_g = losses.generator_loss(fake_logits.float())

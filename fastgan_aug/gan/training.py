@@ -24,7 +24,7 @@ from fastgan_aug.gan.randomness import Purpose, latents, stream
 from fastgan_aug.gan.settings import TrainingConfig
 from fastgan_aug.gan.step import TrainState, train_step
 
-CALIBRATION_BATCHES, CALIBRATION_BATCH = 16, 64
+CALIBRATION_BATCHES, CALIBRATION_BATCH = 8, 64
 
 
 class Observer(Protocol):
