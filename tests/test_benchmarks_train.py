@@ -28,7 +28,7 @@ DEMO = load_config("demo")
             NetworkConfig(folded=True, unit_maximum=True),
             TrainingConfig(energy_weight=1, translation=3, ema_half_life=100),
         ),
-        (NetworkConfig(projection=True), TrainingConfig(translation=2)),
+        (NetworkConfig(unit_maximum=True), TrainingConfig(translation=2)),
     ],
 )
 def test_the_plain_step_trains_as_the_fast_one(

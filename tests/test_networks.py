@@ -82,18 +82,6 @@ def test_folded_pixels_leave_no_checkerboard() -> None:
     torch.testing.assert_close(smooth(torch.full((1, 1, 8, 8), 0.4)), torch.full((1, 1, 8, 8), 0.4))
 
 
-def test_projection_adds_the_match_of_features_and_condition() -> None:
-    torch.manual_seed(0)
-    discriminator = Discriminator(replace(TINY, projection=True), 2).eval()
-    image = torch.rand(1, 1, 32, 32)
-    condition = torch.tensor([[1.0, 0.0]])
-    matched, _, third = discriminator(image, condition)
-    torch.nn.init.zeros_(discriminator.project.weight)
-    plain, _, _ = discriminator(image, condition)
-    assert not torch.equal(matched, plain)
-    torch.testing.assert_close(plain, discriminator.output(third).squeeze(1))
-
-
 @pytest.mark.parametrize("bad", [{"size": 48}, {"latent": 0}, {"generator_width": 6}])
 def test_impossible_sizes_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="allowed"):

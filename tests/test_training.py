@@ -277,7 +277,7 @@ def test_translation_moves_whole_pixels_and_lets_in_no_counts() -> None:
 @pytest.mark.parametrize(
     ("network", "change"),
     [({"folded": True, "unit_maximum": True}, {"energy_weight": 1.0}),
-     ({"projection": True, "condition_gain": 4.0}, {"translation": 3})],
+     ({"unit_maximum": True}, {"translation": 3})],
 )  # fmt: skip
 def test_switches_train_and_resume_bitwise(
     network: dict[str, object], change: dict[str, object]

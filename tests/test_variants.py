@@ -50,7 +50,7 @@ def test_overrides_change_what_they_name_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_base_beside_the_file_is_found(tmp_path: Path) -> None:
     text = (shipped_configs() / "demo.toml").read_text(encoding="utf-8")
-    (tmp_path / "own.toml").write_text(text.replace("batch = 16", "batch = 8"), encoding="utf-8")
+    (tmp_path / "own.toml").write_text(text.replace("batch = 32", "batch = 8"), encoding="utf-8")
     found = read_ablation(written(tmp_path, 'base = "own.toml"\n[variants.default]\n'))
     assert found.variants[0].config.training.batch == 8
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fastgan_aug.gan.networks import Discriminator
 
+MASK, SOFT = 0.3, 0.05  # of the maximum: what is inside, and how softly it ends
+
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
     """Eq. 1: minus the mean logit of the generated images; scalar."""
@@ -59,8 +61,9 @@ def energy_distance(real: Tensor, fake: Tensor, condition: Tensor) -> Tensor:
 
     ``2 E|x - y| - E|x - x'| - E|y - y'|`` (Szekely and Rizzo 2013) is 0 for equal distributions
     alone, and its last term drives generated slices apart: it sees the spread that a discriminator
-    of single slices does not. The views are the slice at several resolutions, and there its
-    difference from its mirror image. Unbiased; cells count in proportion to their pairs.
+    of single slices does not. Unbiased for one cell; each view counts in units of the real slices'
+    own spread in the cell, so that the narrow spread of normal slices counts as much as the wide
+    one of others.
 
     Args:
         real: (B, 1, S, S) in [-1, 1].
@@ -68,30 +71,68 @@ def energy_distance(real: Tensor, fake: Tensor, condition: Tensor) -> Tensor:
         condition: (B, C); rows of one cell are equal.
 
     Returns:
-        Scalar, in counts; the term without ``fake`` is left out.
+        Scalar; 0 where no two slices are of one cell.
     """
     same = (condition[:, None] == condition[None]).all(-1).float()
     others = same * (1 - torch.eye(len(same), device=same.device))
     total = fake.new_zeros(())
-    for x, y in zip(_views(real), _views(fake), strict=True):
-        spread = _mean(_distances(x, x), others)
-        distance = 2 * _mean(_distances(x, y), same) - _mean(_distances(y, y), others)
-        total = total + distance / spread.clamp_min(1e-6) - 1
+    for x, y in zip(views(real), views(fake), strict=True):
+        among = _distances(x, x)
+        weight = 1 / _spread(among, same, others)[:, None]
+        between = _mean(weight * _distances(x, y), same)
+        total = total + 2 * between - _mean(weight * _distances(y, y), others)
+        total = total - _mean(weight * among, others)
     return torch.where(others.sum() > 0, total, torch.zeros_like(total))
+
+
+def _spread(among: Tensor, same: Tensor, others: Tensor) -> Tensor:
+    """(B,) mean distance of the real slices of each row's cell; where few, of all cells."""
+    overall = _mean(among, others)
+    pairs = same @ others.sum(1)
+    own = (same @ (among * others).sum(1) + 2 * overall) / (pairs + 2)
+    return torch.maximum(own, overall / 4).clamp_min(1e-6)
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp_min(1)
 
 
-def _views(images: Tensor) -> list[Tensor]:
-    pictures = [F.avg_pool2d(images.float(), 2**p) for p in (1, 2, 3, 4)]
+def views(images: Tensor) -> list[Tensor]:
+    """What the energy distance looks at.
+
+    The slice at four resolutions; there its difference from its mirror image; its mean counts; and
+    the balance of its sides, in all and in four bands from front to back.
+
+    Args:
+        images: (B, 1, S, S) in [-1, 1].
+
+    Returns:
+        (B, D) of several D.
+    """
+    counts = (images.float() + 1) / 2
+    pictures = [F.avg_pool2d(counts, 2**p) for p in (1, 2, 3, 4)]
     mirrored = [(x - x.flip(-1))[..., : x.shape[-1] // 2] for x in pictures[1:]]
-    return [x.flatten(1) for x in pictures + mirrored]
+    return [x.flatten(1) for x in pictures + mirrored] + _object_views(counts[:, 0])
+
+
+def _object_views(counts: Tensor) -> list[Tensor]:
+    """Mean counts and log left over right inside a soft mask, (B, 1), (B, 1) and (B, 4)."""
+    mask = torch.sigmoid((counts - MASK) / SOFT)
+    column = torch.arange(counts.shape[-1], device=counts.device, dtype=counts.dtype)
+    middle = (mask * column).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1e-6)
+    right = torch.sigmoid(column[None] - middle[:, None])[:, None]
+    inside = counts * mask
+    sides = torch.stack([(inside * (1 - right)).sum(2), (inside * right).sum(2)])  # (2, B, S)
+    bands = sides.reshape(2, len(counts), 8, -1).sum(3)[..., 2:6] + 1
+    balance = (sides.sum(2) + 1).log().diff(dim=0)[0][:, None]
+    mean = inside.sum((1, 2)) / mask.sum((1, 2)).clamp_min(1e-6)
+    return [mean[:, None], balance, bands.log().diff(dim=0)[0]]
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """(B, B) Euclidean, in float32; by one product, so that nothing of size B x B x D is made."""
     with torch.autocast(x.device.type, enabled=False):
+        if x.shape[1] == 1:
+            return (x - y.T).abs()
         squares = x.square().sum(1)[:, None] + y.square().sum(1)[None] - 2 * x @ y.T
     return (squares.clamp_min(0) + 1e-6).sqrt()

@@ -89,7 +89,7 @@ class Generator(nn.Module):
     def __init__(self, config: NetworkConfig, condition: int) -> None:
         super().__init__()
         self.latent, self.size = config.latent, config.size
-        self.unit_maximum, self.condition_gain = config.unit_maximum, config.condition_gain
+        self.unit_maximum = config.unit_maximum
         finest = config.size // config.fold
         resolutions = [2**p for p in range(2, int(math.log2(finest)) + 1)]
         width = {r: GENERATOR_MULTIPLES[r] * config.generator_width for r in resolutions}
@@ -132,7 +132,7 @@ class Generator(nn.Module):
             (B, 1, S, S) in (-1, 1).
         """
         z, noises = self.split(latents)
-        features = self.embed(torch.cat([z, self.condition_gain * condition], dim=1))
+        features = self.embed(torch.cat([z, condition], dim=1))
         features = low = self.input(features[:, :, None, None])
         taken = 0
         for block in self.up:
@@ -236,9 +236,6 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2),
             _convolution(2 * widths[-1], 1, 4),
         )
-        self.project = (
-            nn.Linear(condition, 2 * widths[-1], bias=False) if config.projection else None
-        )
         decoder_width = max(1, base // 2)
         self.crop_decoder = Decoder(widths[-2], decoder_width, 2, config.fold)
         self.whole_decoder = Decoder(widths[-1], decoder_width, 3, config.fold)
@@ -260,15 +257,7 @@ class Discriminator(nn.Module):
         for block in self.down[:-1]:
             second = block(second)
         third = self.down[-1](second)
-        *judge, last = self.output
-        judged = third
-        for layer in judge:
-            judged = layer(judged)
-        logits = last(judged).squeeze(1)
-        if self.project is not None:
-            match = (self.project(condition) * judged.mean((2, 3))).sum(1)
-            logits = logits + match[:, None, None]
-        return logits, second, third
+        return self.output(third).squeeze(1), second, third
 
 
 def crop_positions(size: int) -> int:

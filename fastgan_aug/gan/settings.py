@@ -25,10 +25,6 @@ class NetworkConfig:
         folded: Whether no layer works at full resolution: squares of 2 x 2 pixels are four channels
             of half the resolution (sub-pixel convolution, Shi et al. 2016).
         unit_maximum: Whether each generated slice is divided by its own maximum, as real ones are.
-        condition_gain: Factor on the condition where the generator takes it in: beside ``latent``
-            normal numbers a 1 is faint.
-        projection: Whether the discriminator adds the product of its features with a vector of the
-            condition to its logits (Miyato and Koyama 2018).
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -41,8 +37,6 @@ class NetworkConfig:
     noise: bool = True
     folded: bool = False
     unit_maximum: bool = False
-    condition_gain: float = 1.0
-    projection: bool = False
 
     @property
     def fold(self) -> int:
