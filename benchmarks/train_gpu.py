@@ -5,9 +5,8 @@ one (bf16, channels_last, the whole step in one CUDA graph, no waiting for the d
 interleaved run at batch 4 and 64. Without a CUDA device it says so and writes nothing.
 
 A graph replays fixed memory: batches are drawn as always and copied into it, and Adam keeps its
-step count on the device. Two things of the step wait for the host or are decided by it, so both
-loops run with them fixed: the corner of Eq. 4's crop is the same in every batch, and translation
-and energy distance are off.
+step count on the device. The host decides the corner of Eq. 4's crop, so both loops run with one
+corner; translation and energy distance are off in both, as no graph of them has been captured yet.
 """
 
 from __future__ import annotations
