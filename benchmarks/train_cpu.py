@@ -131,7 +131,7 @@ def own_call(case: Case) -> tuple[Callable[[], object], int]:
     if case.name == WIDENED:
         network = widened(network, case.size)
         training = replace(training, batch=WIDENED_BATCH)
-    state = new_state(network, training, SPACE.dimension, torch.device("cpu"))
+    state = new_state(network, training, SPACE.dimension, torch.device("cpu"), data)
     if case.name in (FAST, FAST_UNFOLDED, WIDENED):
         return (
             lambda: train_step(state, batch_of(state, data, training), training, Share())

@@ -13,7 +13,7 @@ from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.gan import losses
 from fastgan_aug.gan.batch import Batch, Share, TrainingData, draw_batch, translated
 from fastgan_aug.gan.settings import TrainingConfig
-from fastgan_aug.gan.step import TrainState, average_decay
+from fastgan_aug.gan.step import TrainState, average_decay, held
 
 
 def random_data(counts: Sequence[int], vectors: Tensor, size: int) -> TrainingData:
@@ -73,14 +73,10 @@ def plain_step(state: TrainState, batch: Batch, training: TrainingConfig) -> Ten
 def generator_loss(
     state: TrainState, batch: Batch, fake: Tensor, training: TrainingConfig
 ) -> Tensor:
-    """Eq. 1, and the energy distance where it is configured; scalar."""
+    """Eq. 1, and what the appearance adds; scalar."""
     _, fake_seen = seen(batch, fake, training)
     fake_logits, _, _ = state.discriminator(fake_seen, batch.condition)
-    loss = losses.generator_loss(fake_logits)
-    if training.energy_weight:
-        energy = losses.energy_distance(batch.real, fake, batch.condition)
-        loss = loss + training.energy_weight * energy
-    return loss
+    return losses.generator_loss(fake_logits) + held(state.generator, batch, fake, training)
 
 
 def discriminator_losses(

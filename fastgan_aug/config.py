@@ -8,9 +8,9 @@ import tomllib
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.phantom.population import PhantomConfig
@@ -226,6 +226,15 @@ class Config(_Section):
     downstream: DownstreamConfig = DownstreamConfig()
     quality: QualityConfig = QualityConfig()
 
+    @model_validator(mode="after")
+    def _weights_have_what_they_need(self) -> Self:
+        weights = self.training.appearance_weight, self.training.energy_weight
+        if any(weights) and not self.network.appearance:
+            raise ValueError(
+                "training.appearance_weight and energy_weight need network.appearance = true"
+            )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``Config.of`` reads them back."""
         return self.model_dump(mode="json")
@@ -295,6 +304,8 @@ def load_config(name_or_path: str) -> Config:
 
 def _explain(error: Any) -> str:
     where = ".".join(map(str, error["loc"]))
+    if not where:  # of several fields together
+        return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {where!r}"
     return f"{where} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"

@@ -32,7 +32,7 @@ def toy_data(count: int = 20) -> TrainingData:
 
 
 def toy_state(training: TrainingConfig = TRAINING, network: NetworkConfig = NETWORK) -> TrainState:
-    return new_state(network, training, CELLS, torch.device("cpu"))
+    return new_state(network, training, CELLS, torch.device("cpu"), toy_data())
 
 
 def toy_lineage(network: NetworkConfig = NETWORK) -> Lineage:

@@ -25,7 +25,7 @@ DEMO = load_config("demo")
     [
         (DEMO.network, DEMO.training),
         (
-            NetworkConfig(folded=True, unit_maximum=True),
+            NetworkConfig(appearance=True, unit_maximum=True),
             TrainingConfig(energy_weight=1, translation=3, ema_half_life=100),
         ),
         (NetworkConfig(unit_maximum=True), TrainingConfig(translation=2)),
@@ -39,7 +39,7 @@ def test_the_plain_step_trains_as_the_fast_one(
     )
     training = replace(training, precision="fp32", batch=8)
     data = random_data(COUNTS, torch.eye(3), 32)
-    fast, plain = (new_state(network, training, 3, torch.device("cpu")) for _ in range(2))
+    fast, plain = (new_state(network, training, 3, torch.device("cpu"), data) for _ in range(2))
     with_plain_optimisers(plain)
     for _ in range(3):
         of_fast = train_step(fast, batch_of(fast, data, training), training, Share())

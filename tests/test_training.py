@@ -276,7 +276,7 @@ def test_translation_moves_whole_pixels_and_lets_in_no_counts() -> None:
 
 @pytest.mark.parametrize(
     ("network", "change"),
-    [({"folded": True, "unit_maximum": True}, {"energy_weight": 1.0}),
+    [({"folded": True, "appearance": True}, {"appearance_weight": 30.0, "energy_weight": 1.0}),
      ({"unit_maximum": True}, {"translation": 3})],
 )  # fmt: skip
 def test_switches_train_and_resume_bitwise(

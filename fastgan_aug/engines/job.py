@@ -327,7 +327,7 @@ def run_fit(
     fitted, validation = validation_part(config, job.dataset)
     data = training_data(fitted, config.augment).to(torch.device(device))
     dimension = job.dataset.meta.space.dimension
-    state = new_state(config.network, config.training, dimension, torch.device(device))
+    state = new_state(config.network, config.training, dimension, torch.device(device), data)
     lineage = lineage_of(config, job.dataset)
     if resume_from is not None:
         meta = restore(resume_from, state)

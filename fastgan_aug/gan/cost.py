@@ -50,8 +50,8 @@ def measure_cost(
         condition: Elements of the condition vector.
         steps: How many steps are timed, after one that is not.
     """
-    state = new_state(network, training, condition, torch.device("cpu"))
     data = _random_data(network.size, condition, training.batch)
+    state = new_state(network, training, condition, torch.device("cpu"), data)
 
     def step() -> None:
         batch = draw_batch(

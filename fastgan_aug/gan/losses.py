@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan_aug.gan.networks import Discriminator
-
-MASK, SOFT = 0.3, 0.05  # of the maximum: what is inside, and how softly it ends
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def reconstruction_loss(
     return F.l1_loss(region.float(), target_region) + F.l1_loss(whole.float(), target_whole)
 
 
-def energy_distance(real: Tensor, fake: Tensor, condition: Tensor) -> Tensor:
+def energy_distance(real: Sequence[Tensor], fake: Sequence[Tensor], condition: Tensor) -> Tensor:
     """Energy distance between the real and the generated slices of each cell, summed over views.
 
     ``2 E|x - y| - E|x - x'| - E|y - y'|`` (Szekely and Rizzo 2013) is 0 for equal distributions
@@ -66,8 +66,8 @@ def energy_distance(real: Tensor, fake: Tensor, condition: Tensor) -> Tensor:
     one of others.
 
     Args:
-        real: (B, 1, S, S) in [-1, 1].
-        fake: (B, 1, S, S), of the same cells, row by row.
+        real: Views of the real slices, (B, D) of several D.
+        fake: The same views of generated slices, of the same cells, row by row.
         condition: (B, C); rows of one cell are equal.
 
     Returns:
@@ -75,8 +75,8 @@ def energy_distance(real: Tensor, fake: Tensor, condition: Tensor) -> Tensor:
     """
     same = (condition[:, None] == condition[None]).all(-1).float()
     others = same * (1 - torch.eye(len(same), device=same.device))
-    total = fake.new_zeros(())
-    for x, y in zip(views(real), views(fake), strict=True):
+    total = fake[0].new_zeros(())
+    for x, y in zip(real, fake, strict=True):
         among = _distances(x, x)
         weight = 1 / _spread(among, same, others)[:, None]
         between = _mean(weight * _distances(x, y), same)
@@ -95,38 +95,6 @@ def _spread(among: Tensor, same: Tensor, others: Tensor) -> Tensor:
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp_min(1)
-
-
-def views(images: Tensor) -> list[Tensor]:
-    """What the energy distance looks at.
-
-    The slice at four resolutions; there its difference from its mirror image; its mean counts; and
-    the balance of its sides, in all and in four bands from front to back.
-
-    Args:
-        images: (B, 1, S, S) in [-1, 1].
-
-    Returns:
-        (B, D) of several D.
-    """
-    counts = (images.float() + 1) / 2
-    pictures = [F.avg_pool2d(counts, 2**p) for p in (1, 2, 3, 4)]
-    mirrored = [(x - x.flip(-1))[..., : x.shape[-1] // 2] for x in pictures[1:]]
-    return [x.flatten(1) for x in pictures + mirrored] + _object_views(counts[:, 0])
-
-
-def _object_views(counts: Tensor) -> list[Tensor]:
-    """Mean counts and log left over right inside a soft mask, (B, 1), (B, 1) and (B, 4)."""
-    mask = torch.sigmoid((counts - MASK) / SOFT)
-    column = torch.arange(counts.shape[-1], device=counts.device, dtype=counts.dtype)
-    middle = (mask * column).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1e-6)
-    right = torch.sigmoid(column[None] - middle[:, None])[:, None]
-    inside = counts * mask
-    sides = torch.stack([(inside * (1 - right)).sum(2), (inside * right).sum(2)])  # (2, B, S)
-    bands = sides.reshape(2, len(counts), 8, -1).sum(3)[..., 2:6] + 1
-    balance = (sides.sum(2) + 1).log().diff(dim=0)[0][:, None]
-    mean = inside.sum((1, 2)) / mask.sum((1, 2)).clamp_min(1e-6)
-    return [mean[:, None], balance, bands.log().diff(dim=0)[0]]
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastgan_aug.gan.appearance import DESCRIPTORS, Appearance
 from fastgan_aug.gan.settings import NetworkConfig
 
 # FastGAN's multiples of `ngf` for the feature maps at each resolution.
@@ -81,19 +82,32 @@ class SkipLayerExcitation(nn.Module):
 class Generator(nn.Module):
     """Latent and condition to an image (Fig. 1).
 
+    Args:
+        config: Sizes.
+        condition: Elements of the condition vector.
+        appearance: What a slice looks like as a whole, where ``config.appearance`` is on.
+
     Attributes:
         noise_shapes: (H, W) of each noise map that ``forward`` takes, in order.
-        latent_size: Elements of the flat latent of one image: z and all its noise maps.
+        latent_size: Elements of the flat latent of one image: the appearance's, z, all noise maps.
     """
 
-    def __init__(self, config: NetworkConfig, condition: int) -> None:
+    def __init__(
+        self, config: NetworkConfig, condition: int, appearance: Appearance | None = None
+    ) -> None:
         super().__init__()
+        if config.appearance != (appearance is not None):
+            raise ValueError(
+                "network.appearance is on, but no appearance was given, or the reverse"
+            )
+        self.appearance = appearance
         self.latent, self.size = config.latent, config.size
         self.unit_maximum = config.unit_maximum
         finest = config.size // config.fold
         resolutions = [2**p for p in range(2, int(math.log2(finest)) + 1)]
         width = {r: GENERATOR_MULTIPLES[r] * config.generator_width for r in resolutions}
-        self.embed = nn.Linear(config.latent + condition, config.embedding)
+        self.drawn = 0 if appearance is None else DESCRIPTORS
+        self.embed = nn.Linear(config.latent + condition + self.drawn, config.embedding)
         self.input = nn.Sequential(
             nn.ConvTranspose2d(config.embedding, 2 * width[4], 4, bias=False),
             nn.BatchNorm2d(2 * width[4]),
@@ -110,16 +124,21 @@ class Generator(nn.Module):
         self.noise_shapes = [
             (r, r) for r, n in zip(resolutions[1:], noisy, strict=True) if n for _ in range(2)
         ]
-        self.latent_size = config.latent + sum(h * w for h, w in self.noise_shapes)
+        self.latent_size = self.drawn + config.latent + sum(h * w for h, w in self.noise_shapes)
         self.apply(_initialise)
 
     def split(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, latent_size) N(0, 1) to z (B, latent) and noise maps (B, 1, H, W)."""
-        sizes = [self.latent, *(h * w for h, w in self.noise_shapes)]
-        z, *flat = torch.split(latents, sizes, dim=1)
+        sizes = [self.drawn, self.latent, *(h * w for h, w in self.noise_shapes)]
+        _, z, *flat = torch.split(latents, sizes, dim=1)
         return z, [
             n.reshape(-1, 1, h, w) for n, (h, w) in zip(flat, self.noise_shapes, strict=True)
         ]
+
+    def wanted(self, latents: Tensor, condition: Tensor) -> Tensor:
+        """(B, DESCRIPTORS) that the images of these latents are to have."""
+        assert self.appearance is not None
+        return self.appearance.draw(latents[:, : self.drawn], condition)
 
     def forward(self, latents: Tensor, condition: Tensor) -> Tensor:
         """Generates images.
@@ -132,23 +151,29 @@ class Generator(nn.Module):
             (B, 1, S, S) in (-1, 1).
         """
         z, noises = self.split(latents)
-        features = self.embed(torch.cat([z, condition], dim=1))
+        given, base = [z, condition], None
+        if self.appearance is not None:
+            wanted = self.wanted(latents, condition)
+            given.append(self.appearance.standard(wanted))
+            base = self.appearance.picture(wanted)
+        features = self.embed(torch.cat(given, dim=1))
         features = low = self.input(features[:, :, None, None])
         taken = 0
         for block in self.up:
             needed = len(block.noises)  # type: ignore[arg-type]
             features = block(features, noises[taken : taken + needed])
             taken += needed
-        images: Tensor = self.output(self.excite(low, features))
+        picture = self.output(self.excite(low, features))
+        if base is not None:  # where the network adds nothing, that is the image
+            picture = picture.float() + torch.atanh((2 * base - 1).clamp(-0.98, 0.98))
+        images = torch.tanh(picture)
         return scaled_to_maximum(images) if self.unit_maximum else images
 
 
 def _picture(inputs: int, fold: int) -> nn.Sequential:
-    """(B, inputs, H, W) to (B, 1, fold * H, fold * W) in (-1, 1)."""
+    """(B, inputs, H, W) to (B, 1, fold * H, fold * W), before the tanh."""
     smooth = nn.Identity() if fold == 1 else Binomial()
-    return nn.Sequential(
-        _convolution(inputs, fold**2, 3, 1, 1), nn.PixelShuffle(fold), smooth, nn.Tanh()
-    )
+    return nn.Sequential(_convolution(inputs, fold**2, 3, 1, 1), nn.PixelShuffle(fold), smooth)
 
 
 class Binomial(nn.Module):
@@ -207,8 +232,7 @@ class Decoder(nn.Module):
         """(B, inputs, h, w) to (B, 1, h * 2**doublings, w * 2**doublings) in (-1, 1)."""
         for block in self.up:
             features = block(features, ())
-        picture: Tensor = self.output(features)
-        return picture
+        return torch.tanh(self.output(features))
 
 
 class Discriminator(nn.Module):

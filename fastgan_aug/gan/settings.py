@@ -25,6 +25,8 @@ class NetworkConfig:
         folded: Whether no layer works at full resolution: squares of 2 x 2 pixels are four channels
             of half the resolution (sub-pixel convolution, Shi et al. 2016).
         unit_maximum: Whether each generated slice is divided by its own maximum, as real ones are.
+        appearance: Whether a statistical model of the training slices says what a slice looks like
+            as a whole, and the network what is left (`fastgan_aug.gan.appearance`).
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -37,6 +39,7 @@ class NetworkConfig:
     noise: bool = True
     folded: bool = False
     unit_maximum: bool = False
+    appearance: bool = False
 
     @property
     def fold(self) -> int:
@@ -70,8 +73,10 @@ class TrainingConfig:
             the raw weights.
         sampling_power: Cells are drawn in proportion to count ** power: 1 shows every slice once
             per pass, 0.5 is square-root balancing, 0 full balancing.
-        energy_weight: Of the energy distance between the real and the generated slices of a cell,
-            added to the generator's loss; 0 leaves it out.
+        appearance_weight: Of the error of the generated slices' descriptors, added to the
+            generator's loss; needs ``network.appearance``.
+        energy_weight: Of the energy distance between what the appearance leaves of the real and
+            of the generated slices of a cell, added likewise.
         translation: Largest random shift, pixels, of what the discriminator sees, real and
             generated alike (DiffAugment); 0 turns it off.
         precision: ``bf16`` runs the forward passes under autocast.
@@ -93,6 +98,7 @@ class TrainingConfig:
     seed: int = 0
     ema_half_life: float = 0.0
     sampling_power: float = 1.0
+    appearance_weight: float = 0.0
     energy_weight: float = 0.0
     translation: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fastgan_aug.gan import losses
-from fastgan_aug.gan.batch import Batch, Share, translated
+from fastgan_aug.gan.appearance_fit import fit_appearance
+from fastgan_aug.gan.batch import Batch, Share, TrainingData, translated
 from fastgan_aug.gan.networks import Discriminator, Generator
 from fastgan_aug.gan.randomness import Purpose, stream
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
@@ -35,13 +36,27 @@ class TrainState:
 
 
 def new_state(
-    network: NetworkConfig, training: TrainingConfig, condition: int, device: torch.device
+    network: NetworkConfig,
+    training: TrainingConfig,
+    condition: int,
+    device: torch.device,
+    data: TrainingData | None = None,
 ) -> TrainState:
-    """A fresh state whose weights depend on ``training.seed`` alone."""
+    """A fresh state whose weights depend on ``training.seed`` alone.
+
+    Args:
+        network: Sizes.
+        training: Optimisers and seed.
+        condition: Elements of the condition vector.
+        device: Where the state lives.
+        data: What the appearance is fitted to, where ``network.appearance`` is on.
+    """
+    appearance = fit_appearance(data) if network.appearance and data is not None else None
     seed = int(stream(training.seed, Purpose.WEIGHTS).integers(2**62))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        generator, discriminator = Generator(network, condition), Discriminator(network, condition)
+        generator = Generator(network, condition, appearance)
+        discriminator = Discriminator(network, condition)
     generator, discriminator = generator.to(device), discriminator.to(device)
     average = copy.deepcopy(generator).requires_grad_(False) if training.ema_half_life else None
     return TrainState(
@@ -80,10 +95,7 @@ def train_step(state: TrainState, batch: Batch, training: TrainingConfig, share:
         real_logits, second, third = discriminator(seen_real, batch.condition)
         recon = losses.reconstruction_loss(discriminator, seen_real, second, third, batch.corner)
     real, false = losses.real_loss(real_logits.float()), losses.fake_loss(fake_logits.float())
-    loss_g = losses.generator_loss(fake_logits.float())
-    if training.energy_weight:
-        energy = losses.energy_distance(batch.real, fake, batch.condition)
-        loss_g = loss_g + training.energy_weight * energy
+    loss_g = losses.generator_loss(fake_logits.float()) + held(generator, batch, fake, training)
     own_d, own_g = list(discriminator.parameters()), list(generator.parameters())
     state.discriminator_optimiser.zero_grad(set_to_none=True)
     state.generator_optimiser.zero_grad(set_to_none=True)
@@ -97,6 +109,21 @@ def train_step(state: TrainState, batch: Batch, training: TrainingConfig, share:
     if state.average is not None:
         update_average(state.average, generator, average_decay(training))
     return torch.stack([real, false, recon, loss_g]).detach()
+
+
+def held(generator: Generator, batch: Batch, fake: Tensor, training: TrainingConfig) -> Tensor:
+    """What the appearance adds to the generator's loss; scalar."""
+    loss, appearance = fake.new_zeros((), dtype=torch.float32), generator.appearance
+    if appearance is None:
+        return loss
+    if training.appearance_weight:
+        wanted = generator.wanted(batch.latents, batch.condition)
+        error = appearance.error(fake, wanted, batch.condition)
+        loss = loss + training.appearance_weight * error
+    if training.energy_weight:
+        views = appearance.residuals(batch.real), appearance.residuals(fake)
+        loss = loss + training.energy_weight * losses.energy_distance(*views, batch.condition)
+    return loss
 
 
 def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastgan_aug.conditions import Cell
 from fastgan_aug.errors import CheckpointError
+from fastgan_aug.gan.appearance import Appearance
 from fastgan_aug.gan.checkpoint import CheckpointMeta, read_generator, read_meta
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.randomness import latents_of_seeds
@@ -56,7 +57,9 @@ class Synthesizer:
             torch.set_num_threads(threads)
         try:
             network = NetworkConfig(**meta.lineage.config["network"])
-            generator = Generator(network, meta.space.dimension)
+            cells, elements = meta.space.vectors.shape
+            appearance = Appearance(network.size, cells, elements) if network.appearance else None
+            generator = Generator(network, elements, appearance)
             generator.load_state_dict(read_generator(folder))
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(

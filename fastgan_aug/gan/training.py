@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.errors import DataError, TrainingDiverged
+from fastgan_aug.gan.appearance_fit import calibrate
 from fastgan_aug.gan.batch import Share, TrainingData, draw_batch
 from fastgan_aug.gan.deadline import Deadline
 from fastgan_aug.gan.networks import Generator
@@ -142,7 +143,7 @@ def served_generator(state: TrainState, data: TrainingData, training: TrainingCo
     """The generator to serve: the average (or the raw weights) with fresh batch-norm statistics.
 
     Averaged weights do not fit the running statistics of the raw ones, so these are measured
-    again, over cells as the training data has them.
+    again, over cells as the training data has them. Then the appearance's spread is.
     """
     served = copy.deepcopy(state.average or state.generator).requires_grad_(False)
     norms = [m for m in served.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -158,4 +159,5 @@ def served_generator(state: TrainState, data: TrainingData, training: TrainingCo
         served(noise.to(data.images.device), data.vectors[chosen.to(data.images.device)])
     for norm in norms:
         norm.momentum = 0.1
-    return served.eval()
+    calibrate(served.eval(), random)
+    return served

@@ -1,0 +1,145 @@
+"""`Appearance`: a statistical model of what the slices of each cell look like (Cootes et al. 2001).
+
+A slice is described by few numbers: principal components of its coarse picture, those that are
+symmetric and those that are not, and `descriptors`. For each cell the model holds how these numbers
+are distributed. The generator draws them from its latent, is given them and the coarse picture they
+mean, and adds everything else; in training it is held to them. So the differences between the
+slices of a cell, and between cells, need not be found by a discriminator that sees four slices of a
+cell at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastgan_aug.gan.descriptors import (
+    SIDES,
+    SPECTRUM,
+    side_descriptors,
+    spectrum_descriptors,
+)
+
+COARSE = 32  # rows and columns of the coarse picture
+SYMMETRIC = ASYMMETRIC = 32  # principal components
+LINEAR = SYMMETRIC + ASYMMETRIC
+DESCRIPTORS = LINEAR + SIDES + SPECTRUM
+# Of each number's error: the endpoints are few and have to be right; 64 others agree on the rest.
+WEIGHTS = torch.tensor([1.0] * LINEAR + [10.0] * 2 + [3.0] * (DESCRIPTORS - LINEAR - 2))
+# Standard normal values at which a marginal is kept; straight lines between and beyond.
+FIRST, STEP, KNOTS = -2.0, 0.5, 9
+
+
+class Appearance(nn.Module):
+    """The model, in buffers: it is fitted before the training (`fit_appearance`), not by it.
+
+    Args:
+        size: Rows and columns of a slice, a multiple of COARSE.
+        cells: How many cells.
+        condition: Elements of a condition vector.
+    """
+
+    vectors: Tensor  # (cells, C) condition of each cell
+    mean: Tensor  # (COARSE**2,) mean coarse picture
+    basis: Tensor  # (LINEAR, COARSE**2) orthonormal rows; 0 where there are fewer components
+    centre: Tensor  # (DESCRIPTORS,) over all cells
+    scale: Tensor  # (DESCRIPTORS,) SD over all cells
+    cell_mean: Tensor  # (cells, DESCRIPTORS) of the slices
+    cell_sd: Tensor  # (cells, DESCRIPTORS)
+    knots: Tensor  # (cells, DESCRIPTORS, KNOTS) what each standard normal value means
+    mixing: Tensor  # (cells, DESCRIPTORS, DESCRIPTORS) Cholesky factor of the correlations
+
+    def __init__(self, size: int, cells: int, condition: int) -> None:
+        super().__init__()
+        self.size, self.shrink = size, size // COARSE
+        normal = FIRST + STEP * torch.arange(KNOTS)
+        self.register_buffer("vectors", torch.zeros(cells, condition))
+        self.register_buffer("mean", torch.zeros(COARSE**2))
+        self.register_buffer("basis", torch.zeros(LINEAR, COARSE**2))
+        self.register_buffer("centre", torch.zeros(DESCRIPTORS))
+        self.register_buffer("scale", torch.ones(DESCRIPTORS))
+        self.register_buffer("cell_mean", torch.zeros(cells, DESCRIPTORS))
+        self.register_buffer("cell_sd", torch.ones(cells, DESCRIPTORS))
+        self.register_buffer("knots", normal.repeat(cells, DESCRIPTORS, 1))
+        self.register_buffer("mixing", torch.eye(DESCRIPTORS).repeat(cells, 1, 1))
+
+    def describe(self, images: Tensor) -> Tensor:
+        """(B, 1, S, S) in [-1, 1] to (B, DESCRIPTORS), float32, differentiable."""
+        with torch.autocast(images.device.type, enabled=False):
+            counts = (images[:, 0].float() + 1) / 2
+            parts = (self._coarse(counts) - self.mean) @ self.basis.T
+            return torch.cat([parts, side_descriptors(counts), spectrum_descriptors(counts)], 1)
+
+    def draw(self, noise: Tensor, condition: Tensor) -> Tensor:
+        """Descriptors of slices that might be.
+
+        Args:
+            noise: (B, DESCRIPTORS) N(0, 1).
+            condition: (B, C).
+
+        Returns:
+            (B, DESCRIPTORS), distributed as in the cell.
+        """
+        with torch.autocast(noise.device.type, enabled=False):
+            cell = self._cell(condition)
+            normal = (self.mixing[cell] * noise.float()[:, None]).sum(2)
+            place = (normal - FIRST) / STEP
+            left = place.floor().clamp(0, KNOTS - 2)
+            knots, at = self.knots[cell], left.long()[..., None]
+            low, high = knots.gather(2, at)[..., 0], knots.gather(2, at + 1)[..., 0]
+            return low + (high - low) * (place - left)
+
+    def picture(self, descriptors: Tensor) -> Tensor:
+        """(B, DESCRIPTORS) to (B, 1, S, S) counts: what the principal components say alone."""
+        with torch.autocast(descriptors.device.type, enabled=False):
+            return self._fine(self.mean + descriptors[:, :LINEAR] @ self.basis)
+
+    def standard(self, descriptors: Tensor) -> Tensor:
+        """(B, DESCRIPTORS) in units of the SD over all cells, about their mean."""
+        return (descriptors - self.centre) / self.scale
+
+    def error(self, images: Tensor, wanted: Tensor, condition: Tensor) -> Tensor:
+        """How far slices are from what was wanted: a Huber loss in units of the cell's SD.
+
+        Args:
+            images: (B, 1, S, S) in [-1, 1].
+            wanted: (B, DESCRIPTORS).
+            condition: (B, C).
+
+        Returns:
+            Scalar.
+        """
+        spread = self.cell_sd[self._cell(condition)]
+        off = (self.describe(images) - wanted) / spread
+        each = F.smooth_l1_loss(off, torch.zeros_like(off), reduction="none")
+        return (each * WEIGHTS.to(each.device)).sum(1).mean() / DESCRIPTORS
+
+    def residuals(self, images: Tensor) -> list[Tensor]:
+        """What the principal components leave of slices, at several scales.
+
+        Args:
+            images: (B, 1, S, S) in [-1, 1].
+
+        Returns:
+            (B, D) of several D.
+        """
+        counts = (images[:, 0].float() + 1) / 2
+        coarse = self._coarse(counts)
+        apart = coarse - self.mean
+        left = apart - (apart @ self.basis.T) @ self.basis
+        square = left.reshape(-1, 1, COARSE, COARSE)
+        views = [left, F.avg_pool2d(square, 2).flatten(1)]
+        if self.shrink > 1:
+            views.append((counts - self._fine(coarse)[:, 0]).flatten(1))
+        return views
+
+    def _cell(self, condition: Tensor) -> Tensor:
+        return (condition[:, None] - self.vectors[None]).abs().sum(-1).argmin(1)
+
+    def _coarse(self, counts: Tensor) -> Tensor:
+        return F.avg_pool2d(counts[:, None], self.shrink).flatten(1)
+
+    def _fine(self, coarse: Tensor) -> Tensor:
+        square = coarse.reshape(-1, 1, COARSE, COARSE)
+        return F.interpolate(square, (self.size, self.size), mode="bilinear")

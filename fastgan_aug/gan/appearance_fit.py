@@ -1,0 +1,200 @@
+"""Fitting an `Appearance` to the training slices, and matching it to the generator that uses it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastgan_aug.gan.appearance import (
+    ASYMMETRIC,
+    COARSE,
+    DESCRIPTORS,
+    FIRST,
+    KNOTS,
+    STEP,
+    SYMMETRIC,
+    Appearance,
+)
+from fastgan_aug.gan.batch import TrainingData
+from fastgan_aug.gan.networks import Generator
+from fastgan_aug.gan.randomness import latents
+
+LEAST = 8  # slices of a cell from which its own spread is believed
+PRIOR = 2 * DESCRIPTORS  # slices that the correlations of other cells count as
+NUGGET = 0.01  # of independence in them, so that none is perfect
+PART = 512  # slices described at a time
+CALIBRATION, WIDEST = 128, 1.4  # slices per cell; largest change of a spread, as a ratio
+
+
+@torch.no_grad()
+def fit_appearance(data: TrainingData) -> Appearance:
+    """Fits the model to the labelled slices, and to their mirror images where these keep the label.
+
+    Each cell has its own marginals; its correlations are shrunk towards those of the cells that
+    share an element of its condition, the more so the more alike these are. A cell with fewer than
+    LEAST slices gets normal marginals, whose mean is additive over its elements.
+
+    Args:
+        data: The training slices.
+
+    Returns:
+        The model, on the CPU.
+    """
+    rows = torch.from_numpy(data.rows)
+    images, cell = data.images.cpu()[rows], torch.from_numpy(data.cell[data.rows])
+    own = torch.bincount(cell, minlength=len(data.vectors))
+    turns = torch.from_numpy(data.flippable)[cell]
+    images = torch.cat([images, images[turns].flip(-1)])
+    cell = torch.cat([cell, cell[turns]])
+    vectors = data.vectors.cpu()
+    model = Appearance(images.shape[-1], *vectors.shape)
+    model.vectors.copy_(vectors)
+    _fit_components(model, images)
+    found = torch.cat([model.describe(part) for part in torch.split(images, PART)]).double()
+    model.centre.copy_(found.mean(0))
+    model.scale.copy_(_spread(found, torch.ones(DESCRIPTORS)))
+    groups = {k: found[cell == k] for k in range(len(vectors)) if own[k] >= LEAST}
+    for k in range(len(vectors)):
+        if k in groups:
+            model.cell_mean[k] = groups[k].mean(0)
+            model.cell_sd[k] = _spread(groups[k], model.scale)
+        else:
+            model.cell_mean[k], model.cell_sd[k] = _predicted(k, groups, vectors, model)
+        model.knots[k] = _marginals(groups.get(k), model.cell_mean[k], model.cell_sd[k])
+    correlations = {k: _correlations(group) for k, group in groups.items()}
+    for k in range(len(vectors)):
+        mixed = _shrunk(k, correlations, own, vectors)
+        model.mixing[k] = torch.linalg.cholesky(mixed)
+    return model
+
+
+def _fit_components(model: Appearance, images: Tensor) -> None:
+    """Mean, and principal components of the symmetric and the antisymmetric halves of pictures."""
+    pictures = torch.cat(
+        [model._coarse((part[:, 0].float() + 1) / 2) for part in torch.split(images, PART)]
+    )
+    square = pictures.reshape(-1, COARSE, COARSE)
+    turned = square.flip(-1).reshape(pictures.shape)
+    model.mean.copy_((pictures + turned).mean(0) / 2)
+    halves = ((pictures + turned) / 2 - model.mean, (pictures - turned) / 2)
+    kept = [
+        _components(half.double(), n)
+        for half, n in zip(halves, (SYMMETRIC, ASYMMETRIC), strict=True)
+    ]
+    model.basis.copy_(torch.cat(kept))
+
+
+def _components(centred: Tensor, count: int) -> Tensor:
+    """(count, D) leading eigenvectors of (N, D); 0 where the data spans fewer."""
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    leading = vectors.T.flip(0)[:count]
+    # An eigenvector's sign is arbitrary: its largest element is made positive.
+    sign = leading.gather(1, leading.abs().argmax(1, keepdim=True)).sign()
+    real = values.flip(0)[:count] > 1e-9 * values[-1].clamp_min(1e-12)
+    kept: Tensor = leading * sign * real[:, None]
+    return kept
+
+
+def _spread(found: Tensor, typical: Tensor) -> Tensor:
+    """(DESCRIPTORS,) SD, at least a twentieth of the typical one: few slices may all be alike."""
+    return torch.maximum(found.std(0, correction=0).float(), typical / 20).clamp_min(1e-3)
+
+
+def _predicted(
+    k: int, groups: dict[int, Tensor], vectors: Tensor, model: Appearance
+) -> tuple[Tensor, Tensor]:
+    """Mean and SD of a cell that has too few slices: each of its elements adds its own effect."""
+    mean, squares = model.centre.clone(), []
+    for mates in _mates(k, groups, vectors):
+        every = torch.cat([groups[j] for j in mates])
+        mean += every.mean(0).float() - model.centre
+        squares += [model.cell_sd[j].square() for j in mates]
+    return mean, torch.stack(squares).mean(0).sqrt() if squares else model.scale
+
+
+def _mates(k: int, groups: dict[int, Tensor], vectors: Tensor) -> list[list[int]]:
+    """Per element of a cell's condition, the other cells that have it; none are left out."""
+    elements = vectors[k].nonzero().flatten().tolist()
+    found = [[j for j in groups if j != k and vectors[j, e] > 0] for e in elements]
+    return [mates for mates in found if mates]
+
+
+def _marginals(found: Tensor | None, mean: Tensor, spread: Tensor) -> Tensor:
+    """(DESCRIPTORS, KNOTS) quantiles at standard normal values, with exactly that mean and SD."""
+    normal = (FIRST + STEP * torch.arange(KNOTS)).double()
+    shape = normal.repeat(DESCRIPTORS, 1)
+    if found is not None:
+        level = torch.special.ndtr(normal).numpy()
+        place = (np.arange(len(found)) + 0.5) / len(found)
+        columns = found.sort(0).values.T.numpy()
+        shape = torch.from_numpy(np.stack([np.interp(level, place, c) for c in columns]))
+    at = torch.special.ndtri((torch.arange(2000).double() + 0.5) / 2000)
+    where = (at - FIRST) / STEP
+    left = where.floor().clamp(0, KNOTS - 2)
+    low, high = shape[:, left.long()], shape[:, left.long() + 1]
+    value = low + (high - low) * (where - left)
+    centre, width = value.mean(1, keepdim=True), value.std(1, correction=0, keepdim=True)
+    straight = width < 1e-9
+    shape = torch.where(straight, normal.expand_as(shape), shape)
+    centre, width = torch.where(straight, 0.0, centre), torch.where(straight, 1.0, width)
+    knots: Tensor = (shape - centre) / width * spread[:, None] + mean[:, None]
+    return knots.float()
+
+
+def _correlations(found: Tensor) -> Tensor:
+    """(DESCRIPTORS, DESCRIPTORS) of normal scores; a constant column is correlated with none."""
+    ranks = found.argsort(0).argsort(0).double()
+    scores = torch.special.ndtri((ranks + 0.5) / len(found))
+    scores = scores * (found.std(0, correction=0) > 1e-9)
+    variance = scores.square().mean(0).clamp_min(1e-12)
+    matrix: Tensor = scores.T @ scores / len(found) / (variance[:, None] * variance[None]).sqrt()
+    matrix.fill_diagonal_(1.0)
+    return matrix
+
+
+def _shrunk(k: int, correlations: dict[int, Tensor], own: Tensor, vectors: Tensor) -> Tensor:
+    """A cell's correlations, shrunk towards its mates'; those that are alike weigh the most."""
+    unit = torch.eye(DESCRIPTORS, dtype=torch.float64)
+    mine = correlations.get(k)
+    pools = [
+        torch.stack([correlations[j] * own[j] for j in mates]).sum(0) / own[mates].sum()
+        for mates in _mates(k, correlations, vectors)
+    ]
+    target = unit
+    if pools:
+        weights = [1.0 if mine is None else float((mine - p).norm()) ** -4 for p in pools]
+        mixed = torch.stack([w * p for w, p in zip(weights, pools, strict=True)]).sum(0)
+        target = (1 - NUGGET) * mixed / sum(weights) + NUGGET * unit
+    if mine is None:
+        return target
+    count = float(own[k])
+    return (count * mine + PRIOR * target) / (count + PRIOR) + 1e-6 * unit
+
+
+@torch.no_grad()
+def calibrate(generator: Generator, random: np.random.Generator) -> None:
+    """Makes the spread of generated slices that of the training slices, in place.
+
+    What is wanted is not quite what comes: wishes that contradict each other are met half-way, and
+    the spread shrinks. Each marginal is stretched and shifted by what is missing.
+
+    Args:
+        generator: In evaluation mode, with an appearance.
+        random: Of the slices it is measured on.
+    """
+    model = generator.appearance
+    if model is None:
+        return
+    device = model.vectors.device
+    for k, vector in enumerate(model.vectors):
+        noise = latents(random, CALIBRATION, generator.latent_size).to(device)
+        condition = vector.expand(CALIBRATION, -1)
+        wanted = generator.wanted(noise, condition).mean(0)
+        made = torch.cat([
+            model.describe(generator(n, c))
+            for n, c in zip(torch.split(noise, 64), torch.split(condition, 64), strict=True)
+        ])  # fmt: skip
+        stretch = (model.cell_sd[k] / made.std(0).clamp_min(1e-9)).clamp(1 / WIDEST, WIDEST)
+        shift = wanted + model.cell_mean[k] - made.mean(0)
+        model.knots[k] = (model.knots[k] - wanted[:, None]) * stretch[:, None] + shift[:, None]
