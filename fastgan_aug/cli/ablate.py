@@ -62,8 +62,7 @@ def ablate_command(
         float | None,
         typer.Option(
             min=0.001,
-            help="Minutes of training instead: a run ends at the first checkpoint after them, and "
-            "a schedule over the budget never does.",
+            help="Minutes of each run instead, its checkpoints and scores included.",
         ),
     ] = None,
     seeds: Annotated[

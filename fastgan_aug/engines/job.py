@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, Mapping[str, float]], None]
 # Given a function that writes a checkpoint into a folder, brings it to its place, which it returns.
 Publish = Callable[[Callable[[Path], Path]], Path]
-# Asked at every checkpoint whether the run ends there.
-Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -229,7 +227,6 @@ class Recorder:
         lineage: Written into every checkpoint.
         scorer: Rank 0's, or None where nothing is scored.
         watch: Its clock.
-        stop: See ``run_fit``.
     """
 
     job: FitJob
@@ -240,7 +237,6 @@ class Recorder:
     lineage: Lineage
     scorer: Scorer | None
     watch: Stopwatch
-    stop: Stop | None = None
 
     def losses(self, images_seen: int, values: dict[str, float]) -> None:
         """Passes a point of the curves on, with the seconds trained and the latest score."""
@@ -281,8 +277,7 @@ class Recorder:
 
     def enough(self) -> bool:
         """Whether the run ends before its budget; only rank 0 can tell."""
-        stopped = self.stop is not None and self.stop()
-        return stopped or (self.scorer is not None and self.scorer.enough)
+        return self.scorer is not None and self.scorer.enough
 
 
 def sample_grid(checkpoint: Path, per_cell: int = 6) -> bytes:
@@ -303,7 +298,6 @@ def run_fit(
     device: str = "cpu",
     resume_from: Path | None = None,
     watch: Stopwatch,
-    stop: Stop | None = None,
 ) -> TrainState:
     """Fits on one worker; every engine calls this.
 
@@ -316,7 +310,6 @@ def run_fit(
         device: torch device of this worker.
         resume_from: Checkpoint to continue from.
         watch: This worker's, not yet running.
-        stop: Whether the run ends at this checkpoint, short of its images; None: never.
 
     Raises:
         TrainingDiverged: losses or weights are not finite or exploding.
@@ -337,7 +330,7 @@ def run_fit(
     scorer = None
     if not share or share.rank == 0:
         scorer = scorer_of(job.folder, config, fitted, validation)
-    recorder = Recorder(job, data, publish, progress, tracker, lineage, scorer, watch, stop)
+    recorder = Recorder(job, data, publish, progress, tracker, lineage, scorer, watch)
     recorder.score()  # what a run killed in between has not scored
     return train(state, data, config.augment, config.training, recorder, share, watch.left)
 

@@ -12,7 +12,6 @@ from fastgan_aug.engines.job import (
     FitJob,
     FitResult,
     Progress,
-    Stop,
     run_fit,
     tracked,
     tracked_run_id,
@@ -22,13 +21,12 @@ from fastgan_aug.errors import CheckpointError, EngineFailed
 from fastgan_aug.gan.checkpoint import newest_checkpoint
 
 
-def fit(job: FitJob, progress: Progress, stop: Stop | None = None) -> FitResult:
+def fit(job: FitJob, progress: Progress) -> FitResult:
     """Fits the generator in this process.
 
     Args:
         job: The fit.
         progress: Told of images seen and losses.
-        stop: Whether the run ends at this checkpoint, short of its images; None: never.
 
     Raises:
         TrainingDiverged: losses or weights are not finite or exploding; the last good checkpoint
@@ -58,7 +56,6 @@ def fit(job: FitJob, progress: Progress, stop: Stop | None = None) -> FitResult:
             device=device,
             resume_from=newest_checkpoint(job.folder),
             watch=watch,
-            stop=stop,
         )
     checkpoint = newest_checkpoint(job.folder)
     if checkpoint is None:

@@ -136,7 +136,7 @@ def fit_and_choose(piece: FitPiece, train: Dataset, seconds: float | None = None
     Args:
         piece: The fit.
         train: Its training rows.
-        seconds: Of training, after which it ends at the next checkpoint; None: at its images.
+        seconds: After which it ends, see ``FitJob``; None: at its images.
 
     Returns:
         The checkpoint that the score chose, or the newest where nothing was scored.
@@ -154,11 +154,8 @@ def fit_and_choose(piece: FitPiece, train: Dataset, seconds: float | None = None
         told = told.further(images_seen, values["images_per_second"])
         told.write(piece.folder)
 
-    def stop() -> bool:
-        return seconds is not None and told.seconds >= seconds
-
-    job = FitJob(piece.config, train, piece.folder, tracking_uri=None, resume=True)
-    result = local.fit(job, progress, stop)
+    job = FitJob(piece.config, train, piece.folder, tracking_uri=None, resume=True, seconds=seconds)
+    result = local.fit(job, progress)
     return best_checkpoint(piece.folder) or result.checkpoint
 
 
