@@ -10,7 +10,6 @@ The fit continues where it was; what is drawn once is kept under ``--work``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,19 +57,19 @@ def settings(images: int | None, seed: int) -> Config:
     return Config.of(values)
 
 
-def by_name(report: QualityReport, name: str, view: str = "") -> Mapping[str, float]:
-    """``{cell: value}`` of one metric."""
-    return {m.cell: m.value for m in report.metrics if m.name == name and m.view in ("", view)}
+def by_name(report: QualityReport, name: str) -> list[tuple[str, float]]:
+    """(cell, value) of one metric, in all of its views."""
+    return [(m.cell, m.value) for m in report.metrics if m.name == name]
 
 
 def figures_of(report: QualityReport, minutes: float) -> list[dict[str, object]]:
     """The requirements beside what was found."""
     sd, rows = by_name(report, "sd_map_ratio"), report.tables["fresh_patients"]
-    patterns = {cell.rpartition("/")[2] for cell in sd if "/" in cell}
-    means = [np.mean([v for c, v in sd.items() if c.endswith("/" + p)]) for p in patterns]
+    patterns = {cell.rpartition("/")[2] for cell, _ in sd if "/" in cell}
+    means = [np.mean([v for c, v in sd if c.endswith("/" + p)]) for p in patterns]
     kids = [m for m in report.metrics if m.name == "kid" and m.bound]
     worst = max(m.value / m.bound for m in kids if m.bound)
-    coverage = [v for c, v in by_name(report, "coverage_ratio").items() if c != "overall"]
+    coverage = [v for c, v in by_name(report, "coverage_ratio") if c != "overall"]
     seen = next(m for m in report.metrics if m.name == "real_on_synthetic" and m.cell == "overall")
     return [
         figure("time of the fit", minutes, "min", MINUTES),
@@ -82,7 +81,7 @@ def figures_of(report: QualityReport, minutes: float) -> list[dict[str, object]]
         figure("coverage over real against real, worst cell", min(coverage), "",
                COVERAGE_LEAST, least=True),
         figure("nearest neighbour in the training set, largest share",
-               max(by_name(report, "nn_share").values()), "", NN_MOST),
+               max(v for _, v in by_name(report, "nn_share")), "", NN_MOST),
         figure("recognised by a real-trained classifier, below real test slices",
                (seen.floor or 0) - seen.value, "", FAITHFUL_WITHIN),
         figure("the gate's answers that fail", len(report.verdict.failures),

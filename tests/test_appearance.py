@@ -79,8 +79,8 @@ def test_numbers_that_go_together_do_so_when_drawn(model: Appearance, data: Trai
     strong = of_real.abs() > 0.8
     assert strong.sum() >= 6
     # Shrunk towards what the other cells say, so weaker, but of the same sign.
-    assert (of_drawn * of_real.sign())[strong].min() > 0
-    assert (of_drawn * of_real.sign())[strong].mean() > 0.3
+    assert ((of_drawn * of_real.sign())[strong] > 0).float().mean() > 0.9
+    assert (of_drawn * of_real.sign())[strong].mean() > 0.2
 
 
 def test_a_cell_without_slices_adds_the_effects_of_its_elements(model: Appearance) -> None:
@@ -107,11 +107,11 @@ def test_the_picture_of_a_slice_is_the_slice_without_its_details(
 
 
 def test_the_error_is_nil_for_what_was_wanted_alone(model: Appearance, data: TrainingData) -> None:
-    images, condition = data.images[:8], VECTORS[[0] * 8]
+    images, condition = data.images[:8], VECTORS[[1] * 8]
     wanted = model.describe(images)
     assert model.error(images, wanted, condition).item() == pytest.approx(0, abs=1e-6)
     one = wanted.clone()
-    one[:, LINEAR + 1] += 3 * model.cell_sd[0, LINEAR + 1]
+    one[:, LINEAR + 1] += 3 * model.cell_sd[1, LINEAR + 1]
     # Huber's loss of 3 SD, ten times a component's weight.
     assert model.error(images, one, condition).item() == pytest.approx(10 * 2.5 / DESCRIPTORS)
 
@@ -130,33 +130,100 @@ def test_few_slices_are_enough(counts: tuple[int, ...]) -> None:
     assert (model.cell_sd > 0).all()
 
 
-def generator_of(model: Appearance) -> Generator:
-    """The appearance's picture alone: the network adds nothing."""
-    network = replace(gan_toy.NETWORK, size=64, appearance=True)
-    torch.manual_seed(0)
-    generator = Generator(network, 4, model).eval()
-    torch.nn.init.zeros_(generator.output[0].weight)  # type: ignore[arg-type]
-    return generator
+class Damped(Generator):
+    """Makes what is wanted, but with too little spread."""
+
+    share = 0.75
+
+    def forward(self, latents: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        assert self.appearance is not None
+        wanted, mean = self.wanted(latents, condition), self.appearance.cell_mean[1]
+        counts = self.appearance.picture(mean + self.share * (wanted - mean))
+        return 2 * counts - 1
+
+
+def components_of(generator: Generator, model: Appearance) -> torch.Tensor:
+    noise = torch.randn(2000, generator.latent_size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model.describe(generator(noise, VECTORS[1].expand(2000, -1)))[:, :LINEAR]
 
 
 def test_calibration_restores_a_spread_that_is_lost(data: TrainingData) -> None:
     model = fit_appearance(data)
-    generator = generator_of(model)
-    model.knots[1] = model.cell_mean[1, :, None] + 0.75 * (
-        model.knots[1] - model.cell_mean[1, :, None]
-    )
+    network = replace(gan_toy.NETWORK, size=64, appearance=True)
+    generator = Damped(network, 4, model).eval()
+    leading = [0, 1, LINEAR // 2, LINEAR // 2 + 1]
 
-    def ratio() -> float:
-        noise = torch.randn(256, generator.latent_size, generator=torch.Generator().manual_seed(1))
-        with torch.no_grad():
-            made = model.describe(generator(noise, VECTORS[1].expand(256, -1)))
-        leading = [0, 1, LINEAR // 2, LINEAR // 2 + 1]
-        return float((made.std(0) / model.cell_sd[1])[leading].mean())
+    def ratio() -> torch.Tensor:
+        return (components_of(generator, model).std(0) / model.cell_sd[1, :LINEAR])[leading]
 
-    before = ratio()
+    assert ratio().max() < 0.85
     calibrate(generator, np.random.default_rng(0))
-    assert before < 0.9
-    assert abs(1 - ratio()) < abs(1 - before) / 2
+    assert (ratio() - 1).abs().max() < 0.1
+
+
+def test_calibration_leaves_a_faithful_generator_alone(data: TrainingData) -> None:
+    """The chance of the slices it measures is not taken for the generator's fault."""
+    model = fit_appearance(data)
+    network = replace(gan_toy.NETWORK, size=64, appearance=True)
+    generator = Damped(network, 4, model).eval()
+    generator.share = 1.0
+    before = model.knots[1, :4].clone()
+    calibrate(generator, np.random.default_rng(0))
+    off = (model.knots[1, :4] - before) / model.cell_sd[1, :4, None]
+    assert off.abs().max() < 0.15  # a picture made finer and coarser again is smoother
+
+
+def test_alike_and_constant_slices_have_an_appearance(data: TrainingData) -> None:
+    flat = replace(data, images=torch.full_like(data.images, -0.2))
+    one = replace(data, images=data.images[:1].expand_as(data.images).clone())
+    for odd in (flat, one):
+        model = fit_appearance(odd)
+        assert torch.isfinite(drawn(model, 1, 50)).all()
+
+
+def test_one_factor_borrows_from_all_other_cells() -> None:
+    data = replace(head_data((0, 60, 0, 60)), vectors=torch.eye(4))
+    model = fit_appearance(data)
+    real = model.describe(data.images[:60])
+    varying = real.std(0) > 0.2 * model.scale
+    of_real = torch.corrcoef(real[:, varying].T).fill_diagonal_(0)
+    noise = torch.randn(4000, DESCRIPTORS, generator=torch.Generator().manual_seed(0))
+    made = model.draw(noise, torch.eye(4)[1].expand(4000, -1))
+    strong = of_real.abs() > 0.8
+    of_drawn = torch.corrcoef(made[:, varying].T)
+    assert (of_drawn * of_real.sign())[strong].mean() > 0.5
+
+
+def test_components_do_not_hang_on_the_order_of_slices(
+    model: Appearance, data: TrainingData
+) -> None:
+    order = np.random.default_rng(0).permutation(len(data.rows))
+    other = fit_appearance(replace(data, rows=data.rows[order]))
+    alike = (other.basis * model.basis).sum(1)
+    leading = [*range(6), *range(LINEAR // 2, LINEAR // 2 + 6)]
+    assert alike[leading].min() > 0.99
+
+
+@pytest.mark.parametrize(("size", "threads"), [(64, 2), (128, 3)])
+def test_an_image_hangs_on_its_own_latent_alone(model: Appearance, size: int, threads: int) -> None:
+    """The rows beside it change nothing, at any number of threads."""
+    network = replace(gan_toy.NETWORK, size=size, appearance=True)
+    torch.manual_seed(0)
+    appearance = Appearance(size, 4, 4)
+    appearance.load_state_dict(model.state_dict())
+    generator = Generator(network, 4, appearance).eval()
+    latents, condition = torch.randn(16, generator.latent_size), VECTORS[[0, 1, 2, 3] * 4]
+    used = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            whole = generator(latents, condition)
+            for by in (1, 5, 9):
+                rolled = generator(latents.roll(by, 0), condition.roll(by, 0))
+                assert torch.equal(rolled.roll(-by, 0), whole)
+    finally:
+        torch.set_num_threads(used)
 
 
 def test_a_checkpoint_brings_its_appearance(data: TrainingData, tmp_path: Path) -> None:

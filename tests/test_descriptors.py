@@ -10,6 +10,7 @@ from fastgan_aug.gan.descriptors import (
     RINGS,
     SIDES,
     SPECTRUM,
+    ring_weights,
     side_descriptors,
     spectrum_descriptors,
 )
@@ -69,12 +70,14 @@ def test_spectrum_is_the_mean_power_of_rings() -> None:
     for i, (low, high) in enumerate(itertools.pairwise(RINGS)):
         ring = (radius >= low) & (radius < high)
         expected = np.log(power[:, :, :33][:, ring].mean(1) + 1e-3)
-        np.testing.assert_allclose(spectrum_descriptors(counts)[:, i], expected, atol=1e-3)
+        np.testing.assert_allclose(
+            spectrum_descriptors(counts, ring_weights(64))[:, i], expected, atol=1e-3
+        )
 
 
 def test_a_blank_slice_has_descriptors_and_gradients() -> None:
     blank = torch.zeros(2, 64, 64, requires_grad=True)
-    found = torch.cat([side_descriptors(blank), spectrum_descriptors(blank)], 1)
+    found = torch.cat([side_descriptors(blank), spectrum_descriptors(blank, ring_weights(64))], 1)
     assert found.shape == (2, SIDES + SPECTRUM)
     assert torch.isfinite(found).all()
     found.sum().backward()

@@ -34,7 +34,7 @@ from fastgan_aug.gan.checkpoint import (
     restore,
     write_checkpoint,
 )
-from fastgan_aug.gan.step import TrainState, new_state
+from fastgan_aug.gan.step import TrainState, new_state, share_appearance
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.gan.training import served_generator, train
 from fastgan_aug.quality.pictures import picture_grid
@@ -321,6 +321,8 @@ def run_fit(
     data = training_data(fitted, config.augment).to(torch.device(device))
     dimension = job.dataset.meta.space.dimension
     state = new_state(config.network, config.training, dimension, torch.device(device), data)
+    if share:
+        share_appearance(state, share)
     lineage = lineage_of(config, job.dataset)
     if resume_from is not None:
         meta = restore(resume_from, state)
@@ -350,7 +352,10 @@ def score_run(folder: Path, dataset: Dataset) -> list[Score]:
     if newest is None:
         raise CheckpointError(f"{folder} holds no good checkpoint", do="check the path")
     lineage = read_manifest(newest).lineage
-    config = Config.of(dict(lineage.config), str(newest))
+    values = dict(lineage.config)
+    if "appearance" not in values["network"]:  # older: the weight stood for another loss
+        values["training"] = values["training"] | {"energy_weight": 0.0}
+    config = Config.of(values, str(newest))
     train, _ = training_part(config, dataset, unsafe_no_groups=True)
     if train.digest != lineage.dataset_digest:
         raise DataError(
@@ -367,15 +372,18 @@ def score_run(folder: Path, dataset: Dataset) -> list[Score]:
 def check_same_fit(old: Lineage, new: Lineage) -> None:
     """A resumed run must be the same run, but for its budget, rhythm and engine.
 
+    A field that the older configuration did not have yet counts as its default.
+
     Raises:
         CheckpointError: data or settings differ.
     """
     free = {"images", "log_every", "checkpoint_every", "keep"}
+    defaults = Config(name="defaults").to_dict()
     differing = [
         f"{section}.{key}"
         for section in ("network", "training", "augment")
         for key in new.config[section]
-        if old.config[section].get(key) != new.config[section][key]
+        if old.config[section].get(key, defaults[section][key]) != new.config[section][key]
         and not (section == "training" and key in free)
     ]
     held_out = [c.config.get("selection", {}).get("validation_fraction", 0) for c in (old, new)]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fastgan_aug.gan.descriptors import (
     SIDES,
     SPECTRUM,
+    ring_weights,
     side_descriptors,
     spectrum_descriptors,
 )
@@ -48,6 +49,8 @@ class Appearance(nn.Module):
     cell_mean: Tensor  # (cells, DESCRIPTORS) of the slices
     cell_sd: Tensor  # (cells, DESCRIPTORS)
     knots: Tensor  # (cells, DESCRIPTORS, KNOTS) what each standard normal value means
+    weights: Tensor  # WEIGHTS
+    rings: Tensor  # of the spectrum
     mixing: Tensor  # (cells, DESCRIPTORS, DESCRIPTORS) Cholesky factor of the correlations
 
     def __init__(self, size: int, cells: int, condition: int) -> None:
@@ -62,14 +65,18 @@ class Appearance(nn.Module):
         self.register_buffer("cell_mean", torch.zeros(cells, DESCRIPTORS))
         self.register_buffer("cell_sd", torch.ones(cells, DESCRIPTORS))
         self.register_buffer("knots", normal.repeat(cells, DESCRIPTORS, 1))
+        self.register_buffer("weights", WEIGHTS.clone(), persistent=False)
+        self.register_buffer("rings", ring_weights(size), persistent=False)
         self.register_buffer("mixing", torch.eye(DESCRIPTORS).repeat(cells, 1, 1))
 
     def describe(self, images: Tensor) -> Tensor:
         """(B, 1, S, S) in [-1, 1] to (B, DESCRIPTORS), float32, differentiable."""
         with torch.autocast(images.device.type, enabled=False):
             counts = (images[:, 0].float() + 1) / 2
-            parts = (self._coarse(counts) - self.mean) @ self.basis.T
-            return torch.cat([parts, side_descriptors(counts), spectrum_descriptors(counts)], 1)
+            parts = (self.coarse(counts) - self.mean) @ self.basis.T
+            return torch.cat(
+                [parts, side_descriptors(counts), spectrum_descriptors(counts, self.rings)], 1
+            )
 
     def draw(self, noise: Tensor, condition: Tensor) -> Tensor:
         """Descriptors of slices that might be.
@@ -102,6 +109,8 @@ class Appearance(nn.Module):
     def error(self, images: Tensor, wanted: Tensor, condition: Tensor) -> Tensor:
         """How far slices are from what was wanted: a Huber loss in units of the cell's SD.
 
+        The unit is at least a tenth of the SD over all cells.
+
         Args:
             images: (B, 1, S, S) in [-1, 1].
             wanted: (B, DESCRIPTORS).
@@ -110,10 +119,11 @@ class Appearance(nn.Module):
         Returns:
             Scalar.
         """
-        spread = self.cell_sd[self._cell(condition)]
+        # Of a cell whose slices hardly differ, not every trifle counts as much as a cell's spread.
+        spread = torch.maximum(self.cell_sd[self._cell(condition)], self.scale / 10)
         off = (self.describe(images) - wanted) / spread
         each = F.smooth_l1_loss(off, torch.zeros_like(off), reduction="none")
-        return (each * WEIGHTS.to(each.device)).sum(1).mean() / DESCRIPTORS
+        return (each * self.weights).sum(1).mean() / DESCRIPTORS
 
     def residuals(self, images: Tensor) -> list[Tensor]:
         """What the principal components leave of slices, at several scales.
@@ -125,19 +135,20 @@ class Appearance(nn.Module):
             (B, D) of several D.
         """
         counts = (images[:, 0].float() + 1) / 2
-        coarse = self._coarse(counts)
-        apart = coarse - self.mean
+        picture = self.coarse(counts)
+        apart = picture - self.mean
         left = apart - (apart @ self.basis.T) @ self.basis
         square = left.reshape(-1, 1, COARSE, COARSE)
         views = [left, F.avg_pool2d(square, 2).flatten(1)]
         if self.shrink > 1:
-            views.append((counts - self._fine(coarse)[:, 0]).flatten(1))
+            views.append((counts - self._fine(picture)[:, 0]).flatten(1))
         return views
 
     def _cell(self, condition: Tensor) -> Tensor:
         return (condition[:, None] - self.vectors[None]).abs().sum(-1).argmin(1)
 
-    def _coarse(self, counts: Tensor) -> Tensor:
+    def coarse(self, counts: Tensor) -> Tensor:
+        """(B, S, S) to (B, COARSE**2): means of squares of pixels."""
         return F.avg_pool2d(counts[:, None], self.shrink).flatten(1)
 
     def _fine(self, coarse: Tensor) -> Tensor:

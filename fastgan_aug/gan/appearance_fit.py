@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastgan_aug.errors import DataError
 from fastgan_aug.gan.appearance import (
     ASYMMETRIC,
     COARSE,
@@ -22,8 +26,10 @@ from fastgan_aug.gan.randomness import latents
 
 LEAST = 8  # slices of a cell from which its own spread is believed
 PRIOR = 2 * DESCRIPTORS  # slices that the correlations of other cells count as
+ALONE = 8  # where there are no other cells: slices that independence counts as
 NUGGET = 0.01  # of independence in them, so that none is perfect
 PART = 512  # slices described at a time
+SAME = 1e-5  # an SD below which a number is the same for all: what is left is rounding
 CALIBRATION, WIDEST = 128, 1.4  # slices per cell; largest change of a spread, as a ratio
 
 
@@ -33,7 +39,7 @@ def fit_appearance(data: TrainingData) -> Appearance:
 
     Each cell has its own marginals; its correlations are shrunk towards those of the cells that
     share an element of its condition, the more so the more alike these are. A cell with fewer than
-    LEAST slices gets normal marginals, whose mean is additive over its elements.
+    LEAST slices gets normal marginals, moved from the overall mean by its elements' own means.
 
     Args:
         data: The training slices.
@@ -41,19 +47,20 @@ def fit_appearance(data: TrainingData) -> Appearance:
     Returns:
         The model, on the CPU.
     """
-    rows = torch.from_numpy(data.rows)
-    images, cell = data.images.cpu()[rows], torch.from_numpy(data.cell[data.rows])
+    if not len(data.rows):
+        raise DataError("the training data has no labelled slice", do="label some slices")
+    cell = torch.from_numpy(data.cell[data.rows])
     own = torch.bincount(cell, minlength=len(data.vectors))
     turns = torch.from_numpy(data.flippable)[cell]
-    images = torch.cat([images, images[turns].flip(-1)])
+    slices = _Slices(data.images, torch.from_numpy(data.rows), turns)
     cell = torch.cat([cell, cell[turns]])
     vectors = data.vectors.cpu()
-    model = Appearance(images.shape[-1], *vectors.shape)
+    model = Appearance(data.images.shape[-1], *vectors.shape)
     model.vectors.copy_(vectors)
-    _fit_components(model, images)
-    found = torch.cat([model.describe(part) for part in torch.split(images, PART)]).double()
+    _fit_components(model, slices)
+    found = torch.cat([model.describe(part) for part in slices.parts()]).double()
     model.centre.copy_(found.mean(0))
-    model.scale.copy_(_spread(found, torch.ones(DESCRIPTORS)))
+    model.scale.copy_(_spread(found))
     groups = {k: found[cell == k] for k in range(len(vectors)) if own[k] >= LEAST}
     for k in range(len(vectors)):
         if k in groups:
@@ -69,19 +76,32 @@ def fit_appearance(data: TrainingData) -> Appearance:
     return model
 
 
-def _fit_components(model: Appearance, images: Tensor) -> None:
+@dataclass(frozen=True)
+class _Slices:
+    """The labelled slices, then the mirror images of those that may be turned, part by part."""
+
+    images: Tensor
+    rows: Tensor
+    turns: Tensor
+
+    def parts(self) -> Iterator[Tensor]:
+        """(at most PART, 1, S, S) on the CPU."""
+        for rows in torch.split(self.rows, PART):
+            yield self.images[rows.to(self.images.device)].cpu()
+        turned = self.rows[self.turns]
+        for rows in torch.split(turned, PART) if len(turned) else ():
+            yield self.images[rows.to(self.images.device)].cpu().flip(-1)
+
+
+def _fit_components(model: Appearance, slices: _Slices) -> None:
     """Mean, and principal components of the symmetric and the antisymmetric halves of pictures."""
-    pictures = torch.cat(
-        [model._coarse((part[:, 0].float() + 1) / 2) for part in torch.split(images, PART)]
-    )
+    pictures = torch.cat([model.coarse((part[:, 0].float() + 1) / 2) for part in slices.parts()])
     square = pictures.reshape(-1, COARSE, COARSE)
     turned = square.flip(-1).reshape(pictures.shape)
     model.mean.copy_((pictures + turned).mean(0) / 2)
     halves = ((pictures + turned) / 2 - model.mean, (pictures - turned) / 2)
-    kept = [
-        _components(half.double(), n)
-        for half, n in zip(halves, (SYMMETRIC, ASYMMETRIC), strict=True)
-    ]
+    counts = (SYMMETRIC, ASYMMETRIC)
+    kept = [_components(h.double(), n) for h, n in zip(halves, counts, strict=True)]
     model.basis.copy_(torch.cat(kept))
 
 
@@ -89,22 +109,25 @@ def _components(centred: Tensor, count: int) -> Tensor:
     """(count, D) leading eigenvectors of (N, D); 0 where the data spans fewer."""
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     leading = vectors.T.flip(0)[:count]
-    # An eigenvector's sign is arbitrary: its largest element is made positive.
-    sign = leading.gather(1, leading.abs().argmax(1, keepdim=True)).sign()
+    # An eigenvector's sign is arbitrary: its largest element is made positive, of the left half's,
+    # since the right half holds the same once more.
+    left = leading.reshape(-1, COARSE, COARSE)[..., : COARSE // 2].flatten(1)
+    sign = left.gather(1, left.abs().argmax(1, keepdim=True)).sign()
     real = values.flip(0)[:count] > 1e-9 * values[-1].clamp_min(1e-12)
     kept: Tensor = leading * sign * real[:, None]
     return kept
 
 
-def _spread(found: Tensor, typical: Tensor) -> Tensor:
+def _spread(found: Tensor, typical: Tensor | float = 0.0) -> Tensor:
     """(DESCRIPTORS,) SD, at least a twentieth of the typical one: few slices may all be alike."""
-    return torch.maximum(found.std(0, correction=0).float(), typical / 20).clamp_min(1e-3)
+    spread = found.std(0, correction=0).float()
+    return torch.maximum(spread, torch.as_tensor(typical) / 20).clamp_min(1e-4)
 
 
 def _predicted(
     k: int, groups: dict[int, Tensor], vectors: Tensor, model: Appearance
 ) -> tuple[Tensor, Tensor]:
-    """Mean and SD of a cell that has too few slices: each of its elements adds its own effect."""
+    """Mean and SD of a cell that has too few slices, from the other cells of its elements."""
     mean, squares = model.centre.clone(), []
     for mates in _mates(k, groups, vectors):
         every = torch.cat([groups[j] for j in mates])
@@ -114,10 +137,10 @@ def _predicted(
 
 
 def _mates(k: int, groups: dict[int, Tensor], vectors: Tensor) -> list[list[int]]:
-    """Per element of a cell's condition, the other cells that have it; none are left out."""
-    elements = vectors[k].nonzero().flatten().tolist()
-    found = [[j for j in groups if j != k and vectors[j, e] > 0] for e in elements]
-    return [mates for mates in found if mates]
+    """Per element of a cell's condition, the other cells that have it; if none, all others."""
+    elements, others = vectors[k].nonzero().flatten().tolist(), [j for j in groups if j != k]
+    found = [[j for j in others if vectors[j, e] > 0] for e in elements]
+    return [mates for mates in found if mates] or [mates for mates in [others] if mates]
 
 
 def _marginals(found: Tensor | None, mean: Tensor, spread: Tensor) -> Tensor:
@@ -146,7 +169,7 @@ def _correlations(found: Tensor) -> Tensor:
     """(DESCRIPTORS, DESCRIPTORS) of normal scores; a constant column is correlated with none."""
     ranks = found.argsort(0).argsort(0).double()
     scores = torch.special.ndtri((ranks + 0.5) / len(found))
-    scores = scores * (found.std(0, correction=0) > 1e-9)
+    scores = scores * (found.std(0, correction=0) > SAME)
     variance = scores.square().mean(0).clamp_min(1e-12)
     matrix: Tensor = scores.T @ scores / len(found) / (variance[:, None] * variance[None]).sqrt()
     matrix.fill_diagonal_(1.0)
@@ -163,18 +186,19 @@ def _shrunk(k: int, correlations: dict[int, Tensor], own: Tensor, vectors: Tenso
     ]
     target = unit
     if pools:
-        weights = [1.0 if mine is None else float((mine - p).norm()) ** -4 for p in pools]
+        far = [1.0 if mine is None else max(float((mine - p).norm()), 1e-3) for p in pools]
+        weights = [distance**-4 for distance in far]
         mixed = torch.stack([w * p for w, p in zip(weights, pools, strict=True)]).sum(0)
         target = (1 - NUGGET) * mixed / sum(weights) + NUGGET * unit
     if mine is None:
         return target
-    count = float(own[k])
-    return (count * mine + PRIOR * target) / (count + PRIOR) + 1e-6 * unit
+    count, prior = float(own[k]), PRIOR if pools else ALONE
+    return (count * mine + prior * target) / (count + prior) + 1e-6 * unit
 
 
 @torch.no_grad()
 def calibrate(generator: Generator, random: np.random.Generator) -> None:
-    """Makes the spread of generated slices that of the training slices, in place.
+    """Makes the spread of generated slices what was wanted of them, in place.
 
     What is wanted is not quite what comes: wishes that contradict each other are met half-way, and
     the spread shrinks. Each marginal is stretched and shifted by what is missing.
@@ -190,11 +214,13 @@ def calibrate(generator: Generator, random: np.random.Generator) -> None:
     for k, vector in enumerate(model.vectors):
         noise = latents(random, CALIBRATION, generator.latent_size).to(device)
         condition = vector.expand(CALIBRATION, -1)
-        wanted = generator.wanted(noise, condition).mean(0)
+        wanted = generator.wanted(noise, condition)
         made = torch.cat([
             model.describe(generator(n, c))
             for n, c in zip(torch.split(noise, 64), torch.split(condition, 64), strict=True)
         ])  # fmt: skip
-        stretch = (model.cell_sd[k] / made.std(0).clamp_min(1e-9)).clamp(1 / WIDEST, WIDEST)
-        shift = wanted + model.cell_mean[k] - made.mean(0)
-        model.knots[k] = (model.knots[k] - wanted[:, None]) * stretch[:, None] + shift[:, None]
+        # Both of the same latents: their chance is not taken for the generator's fault.
+        stretch = (wanted.std(0) / made.std(0).clamp_min(1e-9)).clamp(1 / WIDEST, WIDEST)
+        centre = model.cell_mean[k][:, None]
+        shift = (wanted - made).mean(0)[:, None]
+        model.knots[k] = centre + (model.knots[k] - centre) * stretch[:, None] + shift

@@ -6,8 +6,6 @@ Mean counts and the ratio of the sides are the paper's endpoints, with the mask 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -70,22 +68,22 @@ def _mirrored(images: Tensor, axis: Tensor) -> Tensor:
     return column(below) * (1 - share) + column(below + 1) * share
 
 
-def spectrum_descriptors(counts: Tensor) -> Tensor:
+def spectrum_descriptors(counts: Tensor, rings: Tensor) -> Tensor:
     """Log mean power of each ring of the Fourier plane: texture and noise.
 
     Args:
         counts: (B, S, S) in [0, 1], float32.
+        rings: Of ``ring_weights``.
 
     Returns:
         (B, SPECTRUM).
     """
     power = torch.fft.rfft2(counts).abs().square().flatten(1)
-    mean: Tensor = power @ _rings(counts.shape[-1]).to(counts.device)
+    mean: Tensor = power @ rings
     return (mean + 1e-3).log()
 
 
-@lru_cache(maxsize=4)
-def _rings(size: int) -> Tensor:
+def ring_weights(size: int) -> Tensor:
     """(S * (S // 2 + 1), SPECTRUM) weights of each ring's mean."""
     radius = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]).ravel()
     edges = np.asarray(RINGS)

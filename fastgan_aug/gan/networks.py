@@ -165,7 +165,9 @@ class Generator(nn.Module):
             taken += needed
         picture = self.output(self.excite(low, features))
         if base is not None:  # where the network adds nothing, that is the image
-            picture = picture.float() + torch.atanh((2 * base - 1).clamp(-0.98, 0.98))
+            # The inverse of tanh; torch.atanh's last bits hang on the row that an image stands in.
+            flat = (2 * base - 1).clamp(-0.98, 0.98)
+            picture = picture.float() + ((1 + flat) / (1 - flat)).log() / 2
         images = torch.tanh(picture)
         return scaled_to_maximum(images) if self.unit_maximum else images
 

@@ -76,7 +76,7 @@ class TrainingConfig:
         appearance_weight: Of the error of the generated slices' descriptors, added to the
             generator's loss; needs ``network.appearance``.
         energy_weight: Of the energy distance between what the appearance leaves of the real and
-            of the generated slices of a cell, added likewise.
+            of the generated slices of a cell, added likewise; needs it too.
         translation: Largest random shift, pixels, of what the discriminator sees, real and
             generated alike (DiffAugment); 0 turns it off.
         precision: ``bf16`` runs the forward passes under autocast.
@@ -113,6 +113,7 @@ class TrainingConfig:
             _require(value > 0, f"{name} is {value}", "a positive integer")
         for name in ("generator_learning_rate", "discriminator_learning_rate"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}", "above 0")
-        _require(self.ema_half_life >= 0, f"ema_half_life is {self.ema_half_life}", "0 or more")
+        for name in ("ema_half_life", "appearance_weight", "energy_weight"):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}", "0 or more")
         _require(0 <= self.sampling_power <= 1, f"sampling_power is {self.sampling_power}",
                  "between 0 and 1")  # fmt: skip

@@ -42,7 +42,7 @@ def new_state(
     device: torch.device,
     data: TrainingData | None = None,
 ) -> TrainState:
-    """A fresh state whose weights depend on ``training.seed`` alone.
+    """A fresh state: its weights depend on ``training.seed`` alone, its appearance on the data.
 
     Args:
         network: Sizes.
@@ -64,6 +64,20 @@ def new_state(
         _adam(generator.parameters(), training.generator_learning_rate, training),
         _adam(discriminator.parameters(), training.discriminator_learning_rate, training),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def share_appearance(state: TrainState, share: Share) -> None:
+    """Gives every worker rank 0's fit: on other processors its last bits may differ."""
+    appearance = state.generator.appearance
+    if appearance is None or share.world == 1:
+        return
+    buffers = list(appearance.buffers())
+    for buffer in buffers:
+        buffer.mul_(share.world if share.rank == 0 else 0)
+    share.average(buffers)
+    if state.average is not None and state.average.appearance is not None:
+        state.average.appearance.load_state_dict(appearance.state_dict())
 
 
 def _adam(
