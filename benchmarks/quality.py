@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import figure, publish
+from fastgan_aug.code_version import code_version
 from fastgan_aug.config import Config, load_config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.phantom.population import TABLE_1, PhantomConfig, write_phantom
@@ -120,6 +121,7 @@ def main() -> None:
         fresh_slices_of_each_cell=asked.fresh,
         config_digest=config.digest,
         dataset_digest=train.digest,
+        code=code_version(),
         rows=[
             {k: r[k] for k in ("cell", "endpoint", "n", "synthetic", "real", "passes")}
             for r in report.tables["fresh_patients"]
