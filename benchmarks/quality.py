@@ -122,6 +122,8 @@ def main() -> None:
         config_digest=config.digest,
         dataset_digest=train.digest,
         code=code_version(),
+        command=f"python -m benchmarks.quality --images {config.training.images}"
+        f" --fresh {asked.fresh} --seed {asked.seed}",
         rows=[
             {k: r[k] for k in ("cell", "endpoint", "n", "synthetic", "real", "passes")}
             for r in report.tables["fresh_patients"]

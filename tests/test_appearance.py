@@ -11,10 +11,10 @@ from fastgan_aug.config import Config, load_config
 from fastgan_aug.errors import ConfigError
 from fastgan_aug.gan.appearance import DESCRIPTORS, LINEAR, Appearance
 from fastgan_aug.gan.appearance_fit import LEAST, calibrate, fit_appearance
-from fastgan_aug.gan.batch import TrainingData
+from fastgan_aug.gan.batch import Share, TrainingData
 from fastgan_aug.gan.checkpoint import write_checkpoint
 from fastgan_aug.gan.networks import Generator
-from fastgan_aug.gan.step import new_state
+from fastgan_aug.gan.step import new_state, share_appearance
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.gan.training import served_generator
 from tests import gan_toy
@@ -247,6 +247,26 @@ def test_a_checkpoint_brings_its_appearance(data: TrainingData, tmp_path: Path) 
     assert loaded is not None
     assert served.appearance is not None
     assert torch.equal(loaded.knots, served.appearance.knots)
+
+
+def test_all_workers_take_the_first_ones_fit(data: TrainingData) -> None:
+    network = replace(gan_toy.NETWORK, size=64, appearance=True)
+    training = replace(gan_toy.TRAINING, ema_half_life=100)
+    other = replace(data, rows=data.rows[::2])
+    first, second = (new_state(network, training, 4, torch.device("cpu"), d) for d in (data, other))
+    assert first.generator.appearance is not None
+    sent = [b * 2 for b in first.generator.appearance.buffers()]  # what rank 0 brings to the mean
+
+    def average(tensors: list[torch.Tensor]) -> None:
+        for mine, of_first in zip(tensors, sent, strict=True):
+            mine.add_(of_first).div_(2)
+
+    share_appearance(second, Share(1, 2, average))
+    for state in (second.generator, second.average):
+        assert state is not None
+        assert state.appearance is not None
+        for name, value in first.generator.appearance.state_dict().items():
+            assert torch.equal(state.appearance.state_dict()[name], value), name
 
 
 def test_weights_without_an_appearance_are_refused() -> None:
