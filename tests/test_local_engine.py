@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines import local
-from fastgan_aug.engines.job import FitJob, training_part
+from fastgan_aug.engines.job import FitJob, check_same_fit, training_part
 from fastgan_aug.errors import CheckpointError, ConfigError, EngineFailed, TrainingDiverged
 from fastgan_aug.gan.checkpoint import checkpoints, read_meta
 
@@ -103,6 +104,16 @@ def test_another_fit_is_not_continued(job: FitJob, whole: Path, change: dict[str
     other = replace(job, config=toy_config(images=200, **change), resume=True)
     with pytest.raises(CheckpointError, match="another fit"):
         local.fit(other, lambda seen, values: None)
+
+
+def test_a_field_that_an_older_run_did_not_have_counts_as_its_default(whole: Path) -> None:
+    lineage = read_meta(whole).lineage
+    config = json.loads(json.dumps(lineage.config))
+    del config["network"]["appearance"], config["training"]["appearance_weight"]
+    check_same_fit(replace(lineage, config=config), lineage)
+    config["training"]["seed"] += 1
+    with pytest.raises(CheckpointError, match=r"training\.seed differ"):
+        check_same_fit(replace(lineage, config=config), lineage)
 
 
 def test_divergence_keeps_the_last_good_checkpoint(job: FitJob, tmp_path: Path) -> None:
