@@ -26,15 +26,13 @@ def test_what_is_told_adds_up(tmp_path: Path) -> None:
     assert Told.read(tmp_path / "nothing").images_per_second == 0
 
 
-def test_time_ends_a_fit_at_the_next_checkpoint(toy: Dataset, tmp_path: Path) -> None:
+def test_time_ends_a_fit_at_any_step(toy: Dataset, tmp_path: Path) -> None:
     endless = piece(tmp_path, images=10_000)
-    assert fit_and_choose(endless, toy, seconds=1e-6).name == "images-000000032"
-    spent = endless.told.seconds
-    assert spent > 0
-    # As much again as it took: whatever the machine does, a later checkpoint, and not the last.
-    assert fit_and_choose(endless, toy, seconds=2 * spent).name > "images-000000032"
-    assert endless.told.images_seen < 10_000
-    assert endless.told.seconds >= 2 * spent
+    first = fit_and_choose(endless, toy, seconds=1e-6).name
+    assert first < "images-000000032", "before the first checkpoint that is due"
+    # With a longer time it goes on, and does not reach its images.
+    assert fit_and_choose(endless, toy, seconds=1.0).name > first
+    assert 0 < endless.told.images_seen < 10_000
 
 
 def test_what_was_told_after_the_last_checkpoint_counts_once(toy: Dataset, tmp_path: Path) -> None:
