@@ -6,7 +6,7 @@ interleaved run at batch 4 and 64. Without a CUDA device it says so and writes n
 
 A graph replays fixed memory: batches are drawn as always and copied into it, and Adam keeps its
 step count on the device. The host decides the corner of Eq. 4's crop, so both loops run with one
-corner; translation and energy distance are off in both, as no graph of them has been captured yet.
+corner; translation and appearance are off in both, as no graph of them has been captured yet.
 """
 
 from __future__ import annotations
