@@ -91,6 +91,7 @@ def figures_of(report: QualityReport, minutes: float) -> list[dict[str, object]]
 
 
 def main() -> None:
+    """Draws, fits, judges and publishes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, help="of the fit; default: the configuration's")
     parser.add_argument("--fresh", type=int, default=2000, help="fresh slices of each cell")
