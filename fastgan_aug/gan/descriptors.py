@@ -18,21 +18,22 @@ SIDES = 2 + BANDS.stop - BANDS.start
 SPECTRUM = len(RINGS) - 1
 
 
-def side_descriptors(counts: Tensor) -> Tensor:
+def side_descriptors(counts: Tensor, axis: Tensor) -> Tensor:
     """Mean counts and log left over right of slices.
 
     Args:
         counts: (B, S, S) in [0, 1], float32.
+        axis: (B,) of ``midlines``.
 
     Returns:
         (B, SIDES): mean counts inside the mask; log of the counts at higher columns over those at
         lower ones, of the whole slice, then of its bands from front to back.
     """
-    axis = _midlines(counts)
     columns = torch.arange(counts.shape[-1], device=counts.device, dtype=counts.dtype)
     lower = (axis[:, None] - (columns - 0.5)).clamp(0, 1)[:, None]
     mask = torch.sigmoid((counts - MASK) / SOFT)
-    inside = counts * torch.maximum(mask, _mirrored(mask, axis))
+    turned = columns_at(mask, 2 * axis[:, None] - columns)
+    inside = counts * torch.maximum(mask, turned)
     high, low = (inside * (1 - lower)).sum(2), (inside * lower).sum(2)
     mean = (counts * mask).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1e-6)
     whole = (high.sum(1) + 1).log() - (low.sum(1) + 1).log()
@@ -41,8 +42,11 @@ def side_descriptors(counts: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _midlines(counts: Tensor) -> Tensor:
-    """(B,) column about which the outline is the most symmetric; no gradient flows through it."""
+def midlines(counts: Tensor) -> Tensor:
+    """(B, S, S) in [0, 1] to (B,), the column about which the outline is the most symmetric.
+
+    No gradient flows through it.
+    """
     size = counts.shape[-1]
     outline = (counts / (MASK / 2)).clamp(max=1)
     overlap = torch.fft.irfft(torch.fft.rfft(outline, 2 * size).square().sum(1), 2 * size)
@@ -53,10 +57,17 @@ def _midlines(counts: Tensor) -> Tensor:
     return column
 
 
-def _mirrored(images: Tensor, axis: Tensor) -> Tensor:
-    """(B, S, S) mirror image about each one's axis, linear between columns, 0 beyond the edge."""
+def columns_at(images: Tensor, source: Tensor) -> Tensor:
+    """Takes columns from elsewhere, linear between columns, 0 beyond the edge.
+
+    Args:
+        images: (B, S, S).
+        source: (B, S) where each new column comes from, in columns.
+
+    Returns:
+        (B, S, S).
+    """
     size = images.shape[-1]
-    source = 2 * axis[:, None] - torch.arange(size, device=images.device, dtype=images.dtype)
     below = source.floor()
     share = (source - below)[:, None]
 
