@@ -70,7 +70,7 @@ def test_what_is_drawn_is_distributed_as_the_cell(model: Appearance, data: Train
         ratio = made.std(0)[varying] / real.std(0)[varying]
         # The second cell's asymmetry is borrowed from cells that have none.
         assert ratio.min() > (0.7 if cell == 1 else 0.9)
-        assert ratio.max() < (1.3 if cell == 1 else 1.1)
+        assert ratio.max() < (1.3 if cell == 1 else 1.2)
 
 
 def test_the_picture_is_as_asymmetric_as_the_slice_that_is_wanted(model: Appearance) -> None:

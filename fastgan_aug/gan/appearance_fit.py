@@ -286,13 +286,19 @@ def _keep(
     for k, spread in enumerate(spreads):
         own = said.get(k, every[:0])
         rest = (own.T @ own + BORROWED * pooled) / (len(own) + BORROWED)
-        factor = spread[:LINEAR, None].double() * model.mixing[k, :LINEAR].double()
-        shared = factor @ (slope @ factor).T
+        factor = spread[:, None].double() * model.mixing[k].double()
+        rests, given = factor[:LINEAR], factor[LINEAR:][:SIDES]
+        shared = rests @ (slope @ rests).T
         gain = torch.linalg.solve(slope @ shared + rest, shared.T).T
-        keep = torch.eye(LINEAR, dtype=torch.float64) - gain @ slope
-        # What is taken away is not to make the spread of a component less than the cell's.
-        lost = factor.norm(dim=1) / (keep @ factor).norm(dim=1).clamp_min(1e-9)
-        model.keep[k] = keep * lost.clamp(1, WIDEST)[:, None]
+        unit = torch.eye(LINEAR, dtype=torch.float64)
+        follow, keep = model.follow[k].double(), unit - gain @ slope
+        follow = follow + gain @ (unit[:SIDES, :SIDES] - slope @ follow)
+        # Together they are to have the cell's spread.
+        wanted = model.cell_sd[k, :LINEAR].double().square()
+        left = (wanted - (follow @ given).square().sum(1)).clamp_min(0).sqrt()
+        stretch = left / (keep @ rests).norm(dim=1).clamp_min(1e-9)
+        model.follow[k] = follow
+        model.keep[k] = keep * stretch.clamp(1 / WIDEST, WIDEST)[:, None]
 
 
 @torch.no_grad()
