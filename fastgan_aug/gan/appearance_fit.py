@@ -294,11 +294,12 @@ def _keep(
         follow, keep = model.follow[k].double(), unit - gain @ slope
         follow = follow + gain @ (unit[:SIDES, :SIDES] - slope @ follow)
         # Together they are to have the cell's spread.
-        wanted = model.cell_sd[k, :LINEAR].double().square()
-        left = (wanted - (follow @ given).square().sum(1)).clamp_min(0).sqrt()
+        wanted = model.cell_sd[k, :LINEAR].double()
+        follow *= (wanted / (follow @ given).norm(dim=1).clamp_min(1e-9)).clamp(max=1)[:, None]
+        left = (wanted.square() - (follow @ given).square().sum(1)).clamp_min(0).sqrt()
         stretch = left / (keep @ rests).norm(dim=1).clamp_min(1e-9)
         model.follow[k] = follow
-        model.keep[k] = keep * stretch.clamp(1 / WIDEST, WIDEST)[:, None]
+        model.keep[k] = keep * stretch.clamp(max=WIDEST)[:, None]
 
 
 @torch.no_grad()
