@@ -52,6 +52,15 @@ class FolderModels:
             raise ModelNotFound(f"no {model!r}", allowed="1", do="register one")
         return LoadedModel(self._loaded[version], "toy", version, model, "run-7")
 
+    def known(self, model: str) -> LoadedModel | None:
+        try:
+            return self.get(model)
+        except ModelNotFound:
+            return None
+
+    def status(self) -> dict[str, object]:
+        return {"loaded": list(self._loaded)}
+
 
 class InProcess(httpx.BaseTransport):
     """Calls an ASGI application from a synchronous client."""
@@ -71,6 +80,7 @@ class InProcess(httpx.BaseTransport):
         async with transport:
             response = await transport.handle_async_request(outgoing)
             body = await response.aread()
+        response.headers.pop("content-encoding", None)  # `aread` has decoded it
         return httpx.Response(response.status_code, headers=response.headers, content=body)
 
 

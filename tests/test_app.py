@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
-from fastgan_aug.errors import BalanceError
-from serving.app import CHUNK, LARGEST_BODY, chunks, create_app
+from serving.access import LARGEST_BODY
+from serving.app import create_app
 from serving.batch import BalancedBatch
 from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, decode, error_classes, sample_seed
 from serving.request import BatchRequest
@@ -77,21 +77,6 @@ def test_an_image_does_not_depend_on_what_is_asked_beside_it(http):
     assert alone.images.tobytes() == beside.images[same][:36].tobytes()
 
 
-def test_chunks_are_bounded_and_cover_the_plan(models):
-    model = models.get("champion")
-    response = {"LOW/left": 70, "HIGH/none": 60}
-    agreed = BalancedPlanOf(response)
-    sizes = [len(c.cells) for c in chunks(model, agreed, 0)]
-    assert sizes == [CHUNK, CHUNK, 2]
-
-
-class BalancedPlanOf:
-    """Only what ``chunks`` reads of a plan."""
-
-    def __init__(self, generate: dict[str, int]) -> None:
-        self.generate = generate
-
-
 def test_nothing_to_generate_is_an_empty_batch(http):
     batch = batch_of(ask(http, counts={"LOW/none": 3}))
     assert len(batch) == 0
@@ -132,7 +117,7 @@ def test_bad_requests_are_problems_before_any_image(http, fields, status, code):
 
 def test_a_body_too_large_is_refused(http):
     response = http.post("/v1/balanced-batch", content=b" " * (LARGEST_BODY + 1))
-    assert response.status_code == BalanceError.http_status
+    assert response.status_code == 413
     assert "bytes" in response.json()["detail"]
 
 
@@ -185,7 +170,7 @@ def test_other_paths_and_failures_are_problems_too(http):
     assert told.headers["content-type"].startswith(PROBLEM_TYPE)
 
     class Broken:
-        def get(self, model: str) -> None:
+        def known(self, model: str) -> None:
             raise RuntimeError("a secret of the inside")
 
     app = create_app(Broken())
