@@ -1,5 +1,8 @@
-"""`Guard`: the first thing a request meets. Token, role and rate before the body is read; then a
-line in the log, and a number in the metrics, for what came of it."""
+"""`Guard`: the first thing that a request meets.
+
+Token, role, rate and length are judged before the body is read. Afterwards a line in the log and
+a number in the metrics tell what came of it.
+"""
 
 from __future__ import annotations
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
-import re
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 from fastgan_aug.balance import plan
 from fastgan_aug.errors import (
@@ -36,16 +30,16 @@ from serving.access import (
 )
 from serving.measures import Measure, measure_nothing
 from serving.models import LoadedModel, ModelSource
-from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, Chunk, Header, encode, problem
+from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, Header, problem
 from serving.rates import Rates
 from serving.request import DEFAULT_MODEL, REQUEST_SCHEMA, BatchRequest, checked_model
-from serving.scheduler import Job, Place, Scheduler, places
+from serving.scheduler import Place, Scheduler, places
+from serving.stream import JobResponse, takes_zstd, unless_gone
 from serving.tokens import TokenStore
 
 MOST_IMAGES = 1_000_000
 BODY_SECONDS = 30.0
 FRESH_SECONDS = 5.0  # a batch this recent proves that the generator runs
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _BODY = {"required": True, "content": {"application/json": {"schema": REQUEST_SCHEMA}}}
@@ -116,17 +110,22 @@ def create_app(
         job = work.submit(model, places(header.plan, asked.seed), total)
         try:
             # The first chunk is made before the answer starts: a failure is still an error.
-            first = await _unless_gone(request, job.fetch())
+            first = await unless_gone(request, job.fetch())
         except BaseException:
             job.close()
             raise
-        return JobResponse(header, first, job, zstd=_takes_zstd(request))
+        return JobResponse(header, first, job, zstd=takes_zstd(request))
 
     @app.get("/v1/model", responses=_problems(404, 422, 502, 503), openapi_extra=dict(_SECURITY))
     async def model_facts(model: str = default_model) -> dict[str, Any]:
         """Version, cells, training counts, image size and lineage of a model."""
         return (await _found(models, checked_model(model))).describe()
 
+    _add_status(app, models, work, default_model)
+    return app
+
+
+def _add_status(app: FastAPI, models: ModelSource, work: Scheduler, default_model: str) -> None:
     @app.get("/v1/status", responses=_problems(), openapi_extra=dict(_SECURITY))
     async def status() -> dict[str, Any]:
         """For the role `admin`: versions in memory, what was refused and why, what waits."""
@@ -148,12 +147,11 @@ def create_app(
             return told_as_problem(problem(error) | {"status": 503})
         return JSONResponse({"status": "ready", "model": model.name, "version": model.version})
 
-    return app
-
 
 async def _found(models: ModelSource, model: str) -> LoadedModel:
     """The model; only what is not in memory waits for the registry, in a thread."""
-    return models.known(model) or await to_thread.run_sync(models.get, model)
+    found = models.known(model)
+    return await to_thread.run_sync(models.get, model) if found is None else found
 
 
 async def try_model(scheduler: Scheduler, model: LoadedModel) -> None:
@@ -173,115 +171,6 @@ async def try_model(scheduler: Scheduler, model: LoadedModel) -> None:
             f"version {model.version} of {model.name} generates values that are not finite",
             do="promote another version",
         )
-
-
-class JobResponse(StreamingResponse):
-    """Streams a job's chunks; whoever goes away leaves no work behind.
-
-    Args:
-        header: Of the stream.
-        first: The first chunk, None where there is none.
-        job: Gives the others.
-        zstd: Whether the stream is compressed.
-    """
-
-    def __init__(self, header: Header, first: Chunk | None, job: Job, *, zstd: bool) -> None:
-        self._job = job
-        headers = {"vary": "accept-encoding"} | ({"content-encoding": "zstd"} if zstd else {})
-        super().__init__(
-            _stream(Encoder(header, zstd=zstd), first, job), headers=headers, media_type=MEDIA_TYPE
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the answer."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:  # not in the stream: one that was never begun is never ended either
-            self._job.close()
-
-
-class Encoder:
-    """`serving.protocol.encode` for chunks that come one by one.
-
-    Args:
-        header: Of the stream.
-        zstd: Compress the stream, flushed after each piece.
-    """
-
-    def __init__(self, header: Header, *, zstd: bool) -> None:
-        self._slot: list[Chunk] = []
-        self._pieces = encode(header, self._chunks())
-        # Level 1. Of generated images it leaves 84 % at 590 MB/s; gzip leaves 83 % at 43 MB/s,
-        # which costs a fifth of what generating them does, and is not offered.
-        self._sink = _Sink()
-        self._zstd = pa.CompressedOutputStream(self._sink, "zstd") if zstd else None
-
-    def piece(self, chunk: Chunk) -> bytes:
-        """The bytes of a chunk; those of the schema before the first."""
-        self._slot.append(chunk)
-        return self._next()
-
-    def end(self) -> bytes:
-        """The bytes that end the stream."""
-        return self._next(last=True)
-
-    def _next(self, *, last: bool = False) -> bytes:
-        piece = next(self._pieces)
-        if self._zstd is None:
-            return piece
-        self._zstd.write(piece)
-        _ = self._zstd.close() if last else self._zstd.flush()
-        return self._sink.drained()
-
-    def _chunks(self) -> Iterator[Chunk]:
-        while self._slot:
-            yield self._slot.pop()
-
-
-class _Sink(io.RawIOBase):
-    """Keeps what is written until it is asked for."""
-
-    def __init__(self) -> None:
-        self._kept = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, piece: Any) -> int:
-        self._kept += piece
-        return len(piece)
-
-    def drained(self) -> bytes:
-        kept = bytes(self._kept)
-        self._kept.clear()
-        return kept
-
-
-async def _stream(encoder: Encoder, first: Chunk | None, job: Job) -> AsyncIterator[bytes]:
-    chunk = first
-    while chunk is not None:
-        yield encoder.piece(chunk)
-        chunk = await job.fetch()
-    yield encoder.end()
-
-
-async def _unless_gone(request: Request, wanted: Awaitable[T]) -> T:
-    """Awaits something, but no longer than the caller is there."""
-    task = asyncio.ensure_future(wanted)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for waiting in (task, gone):
-            waiting.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _decide(request: BatchRequest, model: LoadedModel, most_images: int) -> Header:
@@ -317,14 +206,6 @@ async def _limited_body(request: Request) -> bytes:
             f"the body did not arrive within {BODY_SECONDS:g} s", do="send it faster"
         ) from None
     return bytes(body)
-
-
-def _takes_zstd(request: Request) -> bool:
-    for coding in request.headers.get("accept-encoding", "").lower().split(","):
-        name, _, weight = coding.replace(" ", "").partition(";q=")
-        if name == "zstd":
-            return not re.fullmatch(r"0(\.0*)?", weight)
-    return False
 
 
 def _describe_tokens(app: FastAPI) -> None:

@@ -138,7 +138,7 @@ def test_beyond_the_limits_requests_are_refused_with_a_time(models):
     async def crowd() -> None:
         scheduler, model = Scheduler(most_requests=2, most_images=5000), models.get("1")
         jobs = [scheduler.submit(model, iter(wanted(0, 9000)), 9000)]  # alone: taken on
-        with pytest.raises(Overloaded, match="9000|8[0-9]{3}") as caught:
+        with pytest.raises(Overloaded, match="wait for") as caught:
             scheduler.submit(model, iter(wanted(0, 1)), 1)
         assert 1 <= caught.value.retry_after <= 60
         jobs[0].close()
