@@ -127,7 +127,7 @@ class ReplicaConfig(_Section):
     most_images: int = Field(1_000_000, ge=1)
     most_waiting_requests: int = Field(64, ge=1)
     most_waiting_images: int = Field(1_000_000, ge=1)
-    drain_seconds: float = Field(60.0, ge=0)
+    drain_seconds: float = Field(20.0, ge=0)
 
     @model_validator(mode="after")
     def _most_is_not_the_least(self) -> Self:
