@@ -14,20 +14,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from fastgan_aug.balance import BalancePlan, plan
 from fastgan_aug.conditions import Cell
 from fastgan_aug.errors import BalanceError, FastGANAugError
+from serving.generating import chunks, decide
 from serving.models import LoadedModel, ModelSource
-from serving.protocol import (
-    CHUNK,
-    MEDIA_TYPE,
-    PROBLEM_TYPE,
-    Chunk,
-    Header,
-    encode,
-    problem,
-    sample_seed,
-)
+from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, encode, problem
 from serving.request import DEFAULT_MODEL, REQUEST_SCHEMA, BatchRequest, checked_model
 
 LARGEST_BODY = 1 << 20
@@ -75,12 +66,20 @@ def create_app(
         """Generates what fills `counts` up to `target`: an Arrow IPC stream of images."""
         asked = BatchRequest.from_json(await _limited_body(request))
         model = await to_thread.run_sync(models.get, asked.model)
-        header = await to_thread.run_sync(_decide, asked, model, most_images)
-        pieces = encode(header, chunks(model, header.plan, asked.seed))
+        header = await to_thread.run_sync(decide, asked, model, most_images)
+        pieces = encode(header, chunks(model, header.plan, asked.seed, header.span))
         # The first chunk is made before the answer starts, so that a failure is still an error.
         opening = await to_thread.run_sync(next, pieces, b"", limiter=turn)
         stream = _stream(opening, pieces, turn)
         return StreamingResponse(stream, media_type=MEDIA_TYPE)
+
+    @app.post("/v1/plan", responses=_PROBLEMS, openapi_extra={"requestBody": _BODY})
+    async def planned(request: Request) -> Response:
+        """What a request of the same body would be answered with: the plan, before any image."""
+        asked = BatchRequest.from_json(await _limited_body(request))
+        model = await to_thread.run_sync(models.get, asked.model)
+        header = await to_thread.run_sync(decide, asked, model)
+        return Response(header.to_json(), media_type="application/json")
 
     @app.get("/v1/model", responses=_PROBLEMS)
     async def model_facts(model: str = default_model) -> dict[str, Any]:
@@ -105,23 +104,6 @@ def create_app(
     return app
 
 
-def chunks(model: LoadedModel, agreed: BalancePlan, seed: int) -> Iterator[Chunk]:
-    """Generates what was planned, at most ``CHUNK`` images at a time, cell after cell."""
-    synthesizer = model.synthesizer
-    waiting = ((cell, i) for cell, n in agreed.generate.items() for i in range(n))
-    while part := [pair for _, pair in zip(range(CHUNK), waiting, strict=False)]:
-        names = [name for name, _ in part]
-        cells = [synthesizer.space.parse(name) for name in names]
-        seeds = np.asarray([sample_seed(seed, name, i) for name, i in part], np.uint64)
-        yield Chunk(
-            synthesizer.generate(cells, seeds),
-            names,
-            seeds,
-            np.asarray([i for _, i in part], np.uint32),
-            np.asarray([synthesizer.class_counts[cell] == 0 for cell in cells]),
-        )
-
-
 def try_model(model: LoadedModel) -> None:
     """Generates one image, as a health check.
 
@@ -132,26 +114,6 @@ def try_model(model: LoadedModel) -> None:
     image = model.synthesizer.generate([cell], np.zeros(1, np.uint64))
     if not np.isfinite(image).all():
         raise ValueError(f"version {model.version} of {model.name} generates values not finite")
-
-
-def _decide(request: BatchRequest, model: LoadedModel, most_images: int) -> Header:
-    synthesizer = model.synthesizer
-    agreed = plan(
-        request.counts,
-        request.target,
-        cells=[str(cell) for cell in synthesizer.space.cells],
-        training_counts={str(cell): n for cell, n in synthesizer.class_counts.items()},
-        max_ratio=request.max_ratio,
-        allow_unseen=request.allow_unseen,
-    )
-    if agreed.total_generate > most_images:
-        raise BalanceError(
-            f"{agreed.total_generate} images would be generated",
-            allowed=f"at most {most_images} images a request",
-            do="share the images among several requests with different seeds",
-        )
-    factors = synthesizer.space.to_dict()
-    return Header(synthesizer.size, factors, agreed, model.provenance(request))
 
 
 async def _stream(

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fastgan_aug.balance import SEPARATOR, BalancePlan
+from fastgan_aug.balance import BalancePlan
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import FICTION, UNGROUPED, UNVERIFIED, DatasetMeta
 from fastgan_aug.errors import DataError
 from fastgan_aug.storage import replace_when_complete
+from fastgan_aug.target import SEPARATOR
 from serving.protocol import Chunk, Header, Provenance, from_arrow, to_arrow
 
 ROWS_PER_GROUP = 1024
@@ -71,7 +72,8 @@ class BalancedBatch:
         Raises:
             ValueError: fewer or more images than planned: the stream broke off.
         """
-        total, at = header.plan.total_generate, 0
+        start, stop = header.span
+        total, at = stop - start, 0
         images = np.empty((total, header.size, header.size), np.float32)
         seeds, index = np.empty(total, np.uint64), np.empty(total, np.uint32)
         unseen, cells = np.empty(total, np.bool_), list[str]()

@@ -21,8 +21,8 @@ from typing import Any, Self, TypeVar
 import httpx
 import pyarrow as pa
 
-from fastgan_aug.balance import MAJORITY, Target, count_labels, key_text
 from fastgan_aug.errors import BalanceError, FastGANAugError, ServiceUnavailable
+from fastgan_aug.target import MAJORITY, Target, count_labels, key_text
 from serving.batch import BalancedBatch
 from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, decode, error_of
 from serving.request import DEFAULT_MODEL, BatchRequest
