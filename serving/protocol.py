@@ -198,6 +198,26 @@ class Chunk:
     index: NDArray[np.uint32]
     unseen: NDArray[np.bool_]
 
+    def __getitem__(self, part: slice) -> Chunk:
+        """Some of the images, without a copy."""
+        return Chunk(
+            self.images[part], self.cells[part], self.seeds[part], self.index[part],
+            self.unseen[part],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What answers a request: known at once, and the images as they are made.
+
+    Attributes:
+        header: Plan and provenance.
+        chunks: The images, once.
+    """
+
+    header: Header
+    chunks: Iterator[Chunk]
+
 
 def to_arrow(chunk: Chunk, schema: pa.Schema, factors: Sequence[str]) -> pa.RecordBatch:
     """One record batch of ``schema``; the images are not copied where contiguous."""

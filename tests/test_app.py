@@ -109,7 +109,7 @@ def test_the_plan_is_told_before_any_image_and_is_the_answers_own(http):
     assert told.status_code == 200
     header = Header.from_json(told.content)
     assert header == batch_of(ask(http, **asked)).header
-    assert "LOW/left       10     90    80  filled" in str(header)
+    assert "LOW/left   10     90    80  filled" in str(header)
     refused = http.post("/v1/plan", content=json.dumps({"counts": {"LOW/both": 1}, "target": 2}))
     assert (refused.status_code, refused.json()["code"]) == (422, "cell-unseen")
 
