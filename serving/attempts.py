@@ -165,7 +165,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if text.isdecimal():
         return float(text)
     try:
-        seconds: float = parsedate_to_datetime(text).timestamp() - time.time()
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, TypeError):
         return None
     return max(seconds, 0.0)

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from fastgan_aug.errors import ServiceUnavailable
 from serving.attempts import Lost
+from serving.decoding import StreamDecoder
 from serving.protocol import Chunk, Header, positions, sample_seed
 from serving.request import BatchRequest
-from serving.stream import StreamDecoder
 
 PATH = "/v1/balanced-batch"
 PAGE = 16_384  # images: large enough that a page's start costs nothing, small enough to repeat

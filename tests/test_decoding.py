@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_protocol import chunk, header
 
+from serving.decoding import StreamDecoder
 from serving.protocol import decode, encode
-from serving.stream import StreamDecoder
 from tests.served import pieces
 
 STREAM = b"".join(encode(header(), [chunk(n, n) for n in (3, 1, 5)]))
