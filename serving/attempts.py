@@ -22,7 +22,7 @@ from serving.protocol import PROBLEM_TYPE, error_of
 ATTEMPTS = 8  # without a single new image between them
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 8.0
-LONGEST_RETRY_AFTER = 60.0  # who asks for more patience than that wants a person to know
+LONGEST_RETRY_AFTER = 300.0  # who asks for more patience than that wants a person to know
 RETRIED_STATUS = (429, 503)
 # Waiting again would not help: the time is up already, or nobody could be asked.
 _AT_ONCE = (httpx.TimeoutException, httpx.UnsupportedProtocol)
@@ -96,7 +96,7 @@ class Attempts:
         asked = (error.retry_after if isinstance(error, Lost) else None) or 0.0
         if self._lost >= ATTEMPTS or asked > LONGEST_RETRY_AFTER:
             raise self._final(error) from error
-        grown = min(FIRST_PAUSE * 2 ** (self._lost - 1), LONGEST_PAUSE)
+        grown = min(FIRST_PAUSE * 2.0 ** (self._lost - 1), LONGEST_PAUSE)
         seconds = max(grown * random.uniform(0.5, 1.0), asked)
         if self._end is not None and time.monotonic() + seconds > self._end:
             raise self._address.overdue(error) from error

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from fastgan_aug.errors import BalanceError
-from serving.app import LARGEST_BODY, create_app
+from serving.access import LARGEST_BODY
+from serving.app import create_app
 from serving.batch import BalancedBatch
 from serving.generating import chunks
 from serving.protocol import (
@@ -184,7 +184,7 @@ def test_bad_requests_are_problems_before_any_image(http, fields, status, code):
 
 def test_a_body_too_large_is_refused(http):
     response = http.post("/v1/balanced-batch", content=b" " * (LARGEST_BODY + 1))
-    assert response.status_code == BalanceError.http_status
+    assert response.status_code == 413
     assert "bytes" in response.json()["detail"]
 
 
@@ -237,7 +237,7 @@ def test_other_paths_and_failures_are_problems_too(http):
     assert told.headers["content-type"].startswith(PROBLEM_TYPE)
 
     class Broken:
-        def get(self, model: str) -> None:
+        def known(self, model: str) -> None:
             raise RuntimeError("a secret of the inside")
 
     app = create_app(Broken())

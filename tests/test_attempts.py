@@ -64,8 +64,9 @@ def test_nobody_there_is_told_at_once_unless_somebody_was():
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("told", ["7", formatdate(time.time() + 8.5, usegmt=True)])
-def test_the_service_says_how_long_to_wait(status, told):
+@pytest.mark.parametrize("as_date", [False, True])
+def test_the_service_says_how_long_to_wait(status, as_date):
+    told = formatdate(time.time() + 8.5, usegmt=True) if as_date else "7"
     lost = refusal(answer(status, "busy", retry_after=told))
     assert isinstance(lost, Lost)
     assert 6.5 <= attempts().pause(lost) <= 8.5

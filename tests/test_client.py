@@ -281,6 +281,8 @@ def test_a_problem_of_the_registry_is_told_at_once():
         def get(self, model: str) -> None:
             raise RegistryError("the registry is away", do="start it")
 
+        known = get
+
     with (
         Client(transport=InProcess(create_app(Away()))) as client,
         pytest.raises(RegistryError, match="away"),
@@ -339,6 +341,8 @@ class Breaking:
 
     def get(self, model: str):
         return self
+
+    known = get
 
     def __getattr__(self, name: str):
         return getattr(self._model, name)

@@ -40,15 +40,19 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address; else the configuration's.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; else the configuration's.")] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="File of tokens, made by `token`; else the configuration's.")
+    ] = None,
 ) -> None:
     """Serve a registered model on this machine until Ctrl-C."""
     from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import Config
     from fastgan_aug.engines.ray_cluster import ray_cluster
-    from serving.deployment import start_service, stop_service
+    from serving.deployment import check_exposure, start_service, stop_service
+    from serving.tokens import find_store
 
     chosen = _configured(config)
-    changes = {"host": host, "port": port}
+    changes = {"host": host, "port": port, "tokens": tokens}
     serving = chosen.serving.model_dump() | {k: v for k, v in changes.items() if v is not None}
     chosen = Config.of(chosen.to_dict() | {"serving": serving}, "the options")
     uri = tracking_uri or chosen.tracking.uri
@@ -61,10 +65,13 @@ def serve(
     console = Console()
     logging.getLogger("serving").setLevel(logging.INFO)
     sigterm_as_ctrl_c()
+    check_exposure(chosen.serving)
     with ray_cluster(chosen.engine.timeout):
         console.print(f"Starting {chosen.tracking.model} ({model}) ...")
         url = start_service(chosen.serving, uri, chosen.tracking.model, model)
         console.print(f"Serving at {url}, described at {url}/docs. Ctrl-C ends it.")
+        if find_store(chosen.serving.tokens) is None:
+            console.print("No tokens: everyone on this machine may call, and nobody else.")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -17,9 +17,7 @@ from ray import serve
 from fastgan_aug.config import ServingConfig
 from fastgan_aug.engines.mlflow_client import local_uri
 from fastgan_aug.engines.mlflow_promotion import promote
-from fastgan_aug.engines.mlflow_registry import register
 from fastgan_aug.engines.mlflow_server import free_port
-from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset
 from fastgan_aug.errors import (
     ConfigError,
     ModelNotFound,
@@ -29,7 +27,7 @@ from fastgan_aug.errors import (
 )
 from serving.client import Client
 from serving.deployment import app_builder, start_service, stop_service
-from tests.served import ONE_COUNTS, ONE_FACTOR, lineage, tiny_checkpoint
+from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 NAME = "toy-shapes"
@@ -42,14 +40,7 @@ def registry(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("registry")
     uri = local_uri(folder)
     for number in (1, 2):
-        origin = lineage(ONE_FACTOR, ONE_COUNTS)
-        tracker = RunTracker(folder / str(number), uri=uri, experiment="toy", name=f"run-{number}")
-        data = TrackedDataset("shapes", origin.dataset_digest, origin.class_counts)
-        tracker.start({"number": number}, data)
-        made = tiny_checkpoint(folder / f"checkpoint-{number}", origin, seed=number)
-        tracker.finish()
-        assert tracker.close()
-        register(made, uri=uri, model_name=NAME, run_id=tracker.run_id or "")
+        registered(folder, uri, NAME, number)
     promote(NAME, "1", uri, by="a test", reason="the first", override=True)
     return uri
 
