@@ -13,9 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from fastgan_aug.balance import plan
 from fastgan_aug.errors import (
-    BalanceError,
     CheckpointError,
     FastGANAugError,
     RequestTooLarge,
@@ -28,9 +26,10 @@ from serving.access import (
     told_as_problem,
     too_large,
 )
+from serving.generating import decide
 from serving.measures import Measure, measure_nothing
 from serving.models import LoadedModel, ModelSource
-from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, Header, problem
+from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, problem
 from serving.rates import Rates
 from serving.request import DEFAULT_MODEL, REQUEST_SCHEMA, BatchRequest, checked_model
 from serving.scheduler import Place, Scheduler, places
@@ -102,12 +101,13 @@ def create_app(
         """Generates what fills `counts` up to `target`: an Arrow IPC stream of images."""
         asked = BatchRequest.from_json(await _limited_body(request))
         model = await _found(models, asked.model)
-        header = await to_thread.run_sync(_decide, asked, model, most_images)
-        total, caller = header.plan.total_generate, caller_of(request.scope)
+        header = await to_thread.run_sync(decide, asked, model, most_images)
+        start, stop = header.span
+        total, caller = stop - start, caller_of(request.scope)
         caller.facts |= {"batch": asked.request_id, "version": model.version, "images": total}
         if caller.token is not None:
             rates.take(caller.token, "images", total)
-        job = work.submit(model, places(header.plan, asked.seed), total)
+        job = work.submit(model, places(header.plan, asked.seed, header.span), total)
         try:
             # The first chunk is made before the answer starts: a failure is still an error.
             first = await unless_gone(request, job.fetch())
@@ -115,6 +115,18 @@ def create_app(
             job.close()
             raise
         return JobResponse(header, first, job, zstd=takes_zstd(request))
+
+    @app.post(
+        "/v1/plan",
+        responses=_problems(404, 422, 502, 503),
+        openapi_extra={"requestBody": _BODY} | _SECURITY,
+    )
+    async def planned(request: Request) -> Response:
+        """What a request of the same body would be answered with: the plan, before any image."""
+        asked = BatchRequest.from_json(await _limited_body(request))
+        model = await _found(models, asked.model)
+        header = await to_thread.run_sync(decide, asked, model)
+        return Response(header.to_json(), media_type="application/json")
 
     @app.get("/v1/model", responses=_problems(404, 422, 502, 503), openapi_extra=dict(_SECURITY))
     async def model_facts(model: str = default_model) -> dict[str, Any]:
@@ -171,26 +183,6 @@ async def try_model(scheduler: Scheduler, model: LoadedModel) -> None:
             f"version {model.version} of {model.name} generates values that are not finite",
             do="promote another version",
         )
-
-
-def _decide(request: BatchRequest, model: LoadedModel, most_images: int) -> Header:
-    synthesizer = model.synthesizer
-    agreed = plan(
-        request.counts,
-        request.target,
-        cells=[str(cell) for cell in synthesizer.space.cells],
-        training_counts={str(cell): n for cell, n in synthesizer.class_counts.items()},
-        max_ratio=request.max_ratio,
-        allow_unseen=request.allow_unseen,
-    )
-    if agreed.total_generate > most_images:
-        raise BalanceError(
-            f"{agreed.total_generate} images would be generated",
-            allowed=f"at most {most_images} images a request",
-            do="share the images among several requests with different seeds",
-        )
-    factors = synthesizer.space.to_dict()
-    return Header(synthesizer.size, factors, agreed, model.provenance(request))
 
 
 async def _limited_body(request: Request) -> bytes:

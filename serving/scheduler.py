@@ -32,7 +32,7 @@ from serving.measures import (
     measure_nothing,
 )
 from serving.models import LoadedModel
-from serving.protocol import CHUNK, Chunk, sample_seed
+from serving.protocol import CHUNK, Chunk, positions, sample_seed
 
 BATCH_SIZE = 16  # of the generator: `fastgan_aug.gan.synthesizer.CHUNK`
 MOST_HELD = 4 * CHUNK  # images of a request that were generated and not yet fetched
@@ -49,11 +49,10 @@ class Place:
     index: int
 
 
-def places(agreed: BalancePlan, seed: int) -> Iterator[Place]:
-    """Every image of a plan, cell after cell."""
-    for cell, n in agreed.generate.items():
-        for i in range(n):
-            yield Place(cell, sample_seed(seed, cell, i), i)
+def places(agreed: BalancePlan, seed: int, span: tuple[int, int]) -> Iterator[Place]:
+    """The images of a plan in a range of positions (``Header.span``), cell after cell."""
+    for cell, i in positions(agreed.generate, *span):
+        yield Place(cell, sample_seed(seed, cell, i), i)
 
 
 class Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +112,16 @@ class InProcess(httpx.BaseTransport):
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
+
+
+def serve(folder: Path, port: int) -> None:
+    """The real application on real HTTP until the process is ended."""
+    import uvicorn
+
+    from serving.app import create_app
+
+    uvicorn.run(create_app(FolderModels(folder)), port=port, log_level="critical")
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]))

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fastgan_aug.balance import Target
 from fastgan_aug.errors import BalanceError, ConfigError
+from fastgan_aug.target import Target
 
 if TYPE_CHECKING:
     from fastgan_aug.config import Config
