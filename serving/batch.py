@@ -127,7 +127,8 @@ class BalancedBatch:
         unseen: (N,) whether the model never saw a training image of the cell.
 
     Example:
-        >>> batch = offline(checkpoint).request_balanced_batch({"disc": 9, "ring": 6}, seed=7)
+        >>> client = Client.offline(checkpoint)
+        >>> batch = client.request_balanced_batch({"disc": 9, "ring": 6}, seed=7)
         >>> batch.images.shape, batch.labels, batch.provenance.seed
         ((3, 32, 32), {'shape': ['ring', 'ring', 'ring']}, 7)
     """
