@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from fastgan_aug import errors
 from fastgan_aug.errors import EngineFailed, FastGANAugError
 
 Row = dict[str, Any]
@@ -26,11 +29,11 @@ def map_on_ray_data(worker: Opens, rows: Sequence[Row], workers: int) -> Iterato
 
     Args:
         worker: Opened once in each actor.
-        rows: At least one.
+        rows: At least one; JSON values.
         workers: Actors; Ray decides where they run.
 
     Yields:
-        The answers, in any order, as they come.
+        The answers, JSON values too, in any order, as they come.
 
     Raises:
         FastGANAugError: what a worker raised on purpose.
@@ -40,36 +43,54 @@ def map_on_ray_data(worker: Opens, rows: Sequence[Row], workers: int) -> Iterato
 
     class Opened:
         def __init__(self, sent: Opens) -> None:
-            self._call = sent.open()
+            self._sent = sent
+            self._call: Callable[[Row], Row] | None = None
 
         def __call__(self, row: Row) -> Row:
-            return self._call(row)
+            # Ray Data keeps an error's text alone: what was raised comes back as an answer.
+            try:
+                self._call = self._call or self._sent.open()
+                return {"answer": json.dumps(self._call(json.loads(row["row"]))), "error": ""}
+            except Exception as error:
+                return {"answer": "", "error": _as_text(error)}
 
+    # What it would tell in many lines is told once, by the error.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     # A block a row: the first answer comes after the first row, and actors share rows evenly.
-    source = ray.data.from_items(list(rows), override_num_blocks=len(rows))
-    done = source.map(
+    sent = [{"row": json.dumps(row)} for row in rows]
+    done = ray.data.from_items(sent, override_num_blocks=len(sent)).map(
         Opened,
         fn_constructor_args=(worker,),
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(sent))),
         num_cpus=1,
     )
     try:
-        yield from done.iter_rows()
+        for row in done.iter_rows():
+            if row["error"]:
+                raise _from_text(row["error"])
+            yield json.loads(row["answer"])
     except ray.exceptions.RayError as error:
-        raise _told(error) from error
+        raise _failed(f"{type(error).__name__}") from error
 
 
-def _told(error: BaseException) -> FastGANAugError:
-    """The error that a worker raised, however often Ray wrapped it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        cause = getattr(inner, "cause", None)
-        inner = cause if isinstance(cause, BaseException) else inner.__cause__
-        if isinstance(inner, FastGANAugError):
-            return inner
+def _as_text(error: Exception) -> str:
+    if isinstance(error, FastGANAugError):
+        return json.dumps([type(error).__name__, error.what, error.allowed, error.do])
+    return json.dumps(["", f"{type(error).__name__}: {error}", "", ""])
+
+
+def _from_text(text: str) -> FastGANAugError:
+    name, what, allowed, do = json.loads(text)
+    if not name:
+        return _failed(what)
+    kind: type[FastGANAugError] = getattr(errors, name, FastGANAugError)
+    return kind(what, allowed=allowed, do=do)
+
+
+def _failed(why: str) -> EngineFailed:
     return EngineFailed(
-        f"a worker of Ray Data failed: {str(error).strip().splitlines()[-1]}",
+        f"a worker of Ray Data failed: {why}",
         do="run the command again: what is finished is kept; or use --local",
     )
