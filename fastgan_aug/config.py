@@ -111,7 +111,8 @@ class ReplicaConfig(_Section):
             the variable FASTGAN_AUG_TOKENS, and without that serves this machine alone.
         poll_seconds: How often the registry is asked whether an alias means another version.
         most_versions: Versions in a replica's memory; the least recently used one goes.
-        most_images: Images that one request may ask for.
+        most_images: Images of one answer; the client asks page by page for more. As much of an
+            answer that is read slowly lies in Ray's object store at most.
         most_waiting_requests: Of a replica; more are answered 503 and when to ask again.
         most_waiting_images: Of a replica; a larger request is taken on where nothing else waits.
         drain_seconds: How long a replica that ends may take to finish its answers.
@@ -124,10 +125,10 @@ class ReplicaConfig(_Section):
     tokens: str | None = None
     poll_seconds: float = Field(5.0, gt=0)
     most_versions: int = Field(3, ge=1)
-    most_images: int = Field(1_000_000, ge=1)
+    most_images: int = Field(16_384, ge=1)
     most_waiting_requests: int = Field(64, ge=1)
     most_waiting_images: int = Field(1_000_000, ge=1)
-    drain_seconds: float = Field(60.0, ge=0)
+    drain_seconds: float = Field(20.0, ge=0)
 
     @model_validator(mode="after")
     def _most_is_not_the_least(self) -> Self:

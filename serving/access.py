@@ -6,7 +6,6 @@ a number in the metrics tell what came of it.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import math
@@ -23,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastgan_aug.errors import AccessRefused, FastGANAugError, RequestTooLarge, RoleRefused
+from serving.address import is_loopback
 from serving.measures import LATENCY, REJECTED, REQUESTS, Measure
 from serving.protocol import PROBLEM_TYPE, problem
 from serving.rates import Rates
@@ -116,7 +116,8 @@ class Guard:
     def _admit(self, scope: Scope, caller: Caller) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         if self._tokens is None:
-            if not is_loopback((scope.get("client") or ("",))[0]):
+            # No address at all is a Unix socket's.
+            if not is_loopback((scope.get("client") or ("localhost",))[0]):
                 raise AccessRefused(
                     "the service has no tokens, and the call comes from another machine",
                     allowed="calls from the machine that the service runs on",
@@ -155,18 +156,6 @@ class Guard:
             "request",
             extra={"facts": facts | labels | caller.facts},
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own; so is no address at all (a Unix socket)."""
-    if host in ("", "localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
 
 
 def too_large() -> RequestTooLarge:

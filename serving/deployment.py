@@ -21,7 +21,7 @@ from ray.serve.schema import ApplicationStatus
 from fastgan_aug.config import ReplicaConfig, ServingConfig
 from fastgan_aug.engines.mlflow_server import check_port
 from fastgan_aug.errors import ConfigError, FastGANAugError, ServiceUnavailable
-from serving.access import is_loopback
+from serving.address import is_loopback
 from serving.app import create_app, try_model
 from serving.logs import log_json_lines
 from serving.protocol import PROBLEM_TYPE, error_of

@@ -14,7 +14,7 @@ class Series:
     """A named series of numbers, as Prometheus has them.
 
     Attributes:
-        name: As the exporter is given it.
+        name: As the exporter is given it; Ray puts ``ray_`` before it.
         kind: Of the metric.
         help: What it counts, with its unit.
         labels: Their names.
@@ -30,14 +30,16 @@ class Series:
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 REQUESTS = Series(
-    "fastgan_aug_requests", "counter", "Requests answered", ("route", "status")
+    "fastgan_aug_requests_total", "counter", "Requests answered", ("route", "status")
 )  # fmt: skip
-REJECTED = Series("fastgan_aug_rejected", "counter", "Requests refused at the door", ("status",))
+REJECTED = Series(
+    "fastgan_aug_rejected_total", "counter", "Requests refused at the door", ("status",)
+)
 LATENCY = Series(
     "fastgan_aug_request_seconds", "histogram", "Seconds to the end of an answer", ("route",),
     _SECONDS,
 )  # fmt: skip
-IMAGES = Series("fastgan_aug_images", "counter", "Images generated", ("version",))
+IMAGES = Series("fastgan_aug_images_total", "counter", "Images generated", ("version",))
 WAITING_IMAGES = Series("fastgan_aug_waiting_images", "gauge", "Images taken on, not yet generated")
 WAITING_REQUESTS = Series(
     "fastgan_aug_waiting_requests", "gauge", "Requests whose images are being generated"
@@ -54,7 +56,7 @@ SERVED_VERSION = Series(
     "fastgan_aug_served_version", "gauge", "Version that an alias means here", ("alias",)
 )
 REFUSED_VERSIONS = Series(
-    "fastgan_aug_refused_versions", "counter", "Versions that were refused", ("reason",)
+    "fastgan_aug_refused_versions_total", "counter", "Versions that were refused", ("reason",)
 )
 SERIES = (
     REQUESTS, REJECTED, LATENCY, IMAGES, WAITING_IMAGES, WAITING_REQUESTS, BATCH, BATCH_SECONDS,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from serving.access import LARGEST_BODY, is_loopback
+from serving.access import LARGEST_BODY
+from serving.address import is_loopback
 from serving.app import create_app
 from serving.logs import JsonLines
 from serving.protocol import PROBLEM_TYPE
@@ -173,8 +174,8 @@ def test_without_tokens_only_this_machine_may_call(models):
 
 @pytest.mark.parametrize(
     ("host", "own"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("", True),
-     ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("::", False), ("10.0.0.1", False),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("", False),
+     ("0.0.0.0", False), ("::", False), ("10.0.0.1", False),
      ("127.0.0.1.evil.example", False), ("fe80::1%eth0", False)],
 )  # fmt: skip
 def test_loopback(host, own):

@@ -103,7 +103,7 @@ def test_who_does_not_fetch_is_not_generated_for(models):
         job = scheduler.submit(models.get("1"), iter(wanted(0, 2000)), 2000)
         await job.fetch()
         await asyncio.sleep(0.5)
-        held = made["fastgan_aug_images"]
+        held = made["fastgan_aug_images_total"]
         job.close()
         return int(held), scheduler.status()["images"]
 
