@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import Any, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 from fastgan_aug.errors import BalanceError
 from fastgan_aug.target import MAJORITY, Target, count_labels, key_text
@@ -39,6 +39,10 @@ class Asker(ABC):
     @abstractmethod
     def planned(self, request: BatchRequest) -> Header:
         """What ``answer`` would say of the same request, before any image."""
+
+    def __sklearn_clone__(self) -> Self:
+        """Itself: estimators that are cloned share their client."""
+        return self
 
     def request_balanced_batch(
         self,

@@ -127,7 +127,8 @@ class BalancedBatch:
         unseen: (N,) whether the model never saw a training image of the cell.
 
     Example:
-        >>> batch = offline(checkpoint).request_balanced_batch({"disc": 9, "ring": 6}, seed=7)
+        >>> client = Client.offline(checkpoint)
+        >>> batch = client.request_balanced_batch({"disc": 9, "ring": 6}, seed=7)
         >>> batch.images.shape, batch.labels, batch.provenance.seed
         ((3, 32, 32), {'shape': ['ring', 'ring', 'ring']}, 7)
     """
@@ -141,6 +142,11 @@ class BalancedBatch:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    @property
+    def whole(self) -> Chunk:
+        """All images as one chunk, without a copy."""
+        return Chunk(self.images, self.cells, self.seeds, self.index, self.unseen)
 
     @property
     def plan(self) -> BalancePlan:
@@ -190,10 +196,7 @@ class BalancedBatch:
         Raises:
             StorageError: the file cannot be written; an older file is kept.
         """
-        whole = Chunk(self.images, self.cells, self.seeds, self.index, self.unseen)
-        starts = range(0, len(self), ROWS_PER_GROUP)
-        rows = (whole[start : start + ROWS_PER_GROUP] for start in starts)
-        write_parquet(Answer(self.header, rows), Path(path))
+        write_parquet(Answer(self.header, iter([self.whole])), Path(path))
 
     def to_numpy(self) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
         """Images (N, S, S) float32 in [0, 1], and the key of each (N,), as in ``y``."""
@@ -302,9 +305,11 @@ def write_parquet(answer: Answer, path: Path) -> None:
     """
     header = answer.header
     schema, factors = header.schema(), list(header.factors)
+    rows = Grouping(header, ROWS_PER_GROUP)
     with (
         replace_when_complete(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for chunk in answer.chunks:
-            writer.write_batch(to_arrow(chunk, schema, factors))
+            for group in rows.add(chunk):
+                writer.write_batch(to_arrow(group.whole, schema, factors))

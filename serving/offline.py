@@ -29,19 +29,36 @@ class OfflineClient(Asker):
     Args:
         checkpoint: The folder.
         threads: torch threads of this process; None leaves them.
+        name: Of the registered model that it is; provenance tells it.
+        version: Its version; by default the first characters of the checkpoint's digest.
+        alias: What the version was found by.
+        run_id: The run that trained it.
+
+    Attributes:
+        folder: The checkpoint.
 
     Raises:
         CheckpointError: missing, damaged, or of another format.
         ConfigError: torch is not installed.
     """
 
-    def __init__(self, checkpoint: Path | str, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Path | str,
+        *,
+        threads: int | None = None,
+        name: str = OFFLINE,
+        version: str | None = None,
+        alias: str | None = None,
+        run_id: str = "",
+    ) -> None:
         require("torch", "method")
         from fastgan_aug.gan.synthesizer import Synthesizer
 
-        synthesizer = Synthesizer.load(Path(checkpoint), threads=threads)
-        version = synthesizer.meta.digest[:12]
-        self.loaded = LoadedModel(synthesizer, OFFLINE, version, version, "")
+        self.folder = Path(checkpoint)
+        synthesizer = Synthesizer.load(self.folder, threads=threads)
+        version = version or synthesizer.meta.digest[:12]
+        self._loaded = LoadedModel(synthesizer, name, version, alias or version, run_id)
 
     def __enter__(self) -> Self:
         return self
@@ -54,16 +71,16 @@ class OfflineClient(Asker):
 
     def planned(self, request: BatchRequest) -> Header:
         """See `Asker.planned`."""
-        return decide(request, self.loaded)
+        return decide(request, self._loaded)
 
     def answer(self, request: BatchRequest) -> Answer:
         """See `Asker.answer`."""
-        header = decide(request, self.loaded)
-        return Answer(header, chunks(self.loaded, header.plan, request.seed, header.span))
+        header = decide(request, self._loaded)
+        return Answer(header, chunks(self._loaded, header.plan, request.seed, header.span))
 
     def model(self, model: str = DEFAULT_MODEL) -> dict[str, Any]:
         """What the service would tell of the checkpoint: cells, training counts, size, digests."""
-        return self.loaded.describe()
+        return self._loaded.describe()
 
     def ready(self) -> bool:
         """Always: the checkpoint was loaded and verified."""

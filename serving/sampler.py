@@ -25,7 +25,7 @@ class FastGANSampler(BaseOverSampler):  # type: ignore[misc]  # imbalanced-learn
     """Fills classes with generated images, in any pipeline of imbalanced-learn.
 
         >>> X, y = np.zeros((7, 32 * 32), np.float32), ["disc"] * 4 + ["ring"] * 3
-        >>> sampler = FastGANSampler(offline(checkpoint), random_state=7)
+        >>> sampler = FastGANSampler(Client.offline(checkpoint), random_state=7)
         >>> X_res, y_res = sampler.fit_resample(X, y)
         >>> X_res.shape, y_res[-1]
         ((8, 1024), 'ring')

@@ -24,7 +24,7 @@ class BalancedDataset(Dataset[tuple[Tensor, int]]):
     and no connection, so that a DataLoader's workers may share it.
 
         >>> images, labels = np.zeros((3, 32, 32), np.float32), ["disc", "disc", "ring"]
-        >>> data = BalancedDataset.fill(offline(checkpoint), images, labels, seed=7)
+        >>> data = BalancedDataset.fill(Client.offline(checkpoint), images, labels, seed=7)
         >>> len(data), data.classes, data.synthetic.tolist()
         (4, ('disc', 'ring'), [False, False, False, True])
         >>> loader = torch.utils.data.DataLoader(data, batch_size=4)

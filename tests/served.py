@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -107,6 +111,24 @@ class InProcess(httpx.BaseTransport):
             body = await response.aread()
         response.headers.pop("content-encoding", None)  # `aread` has decoded it
         return httpx.Response(response.status_code, headers=response.headers, content=body)
+
+
+@contextmanager
+def over_http(app: object) -> Iterator[str]:
+    """The application on a real socket of this process; yields its address."""
+    import uvicorn
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:

@@ -6,16 +6,15 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import uvicorn
 
 from fastgan_aug.conditions import Cell
 from fastgan_aug.errors import (
@@ -38,6 +37,7 @@ from tests.served import (
     FolderModels,
     InProcess,
     lineage,
+    over_http,
     tiny_checkpoint,
 )
 
@@ -371,22 +371,8 @@ class Breaking:
 
 @pytest.fixture
 def serve_over_socket():
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(app: object) -> str:
-        port = free_port()
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))  # type: ignore[arg-type]
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        while not server.started and thread.is_alive():
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
+    with ExitStack() as running:
+        yield lambda app: running.enter_context(over_http(app))
 
 
 def test_over_a_socket_it_is_the_same(models, batch, serve_over_socket):
