@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import tempfile
@@ -18,7 +19,7 @@ import ray
 import yaml
 from ray import serve
 
-from fastgan_aug.config import ServingConfig
+from fastgan_aug.config import ReplicaConfig, ServingConfig
 from fastgan_aug.engines.mlflow_client import local_uri
 from fastgan_aug.engines.mlflow_promotion import promote
 from fastgan_aug.engines.mlflow_server import free_port
@@ -32,8 +33,16 @@ from fastgan_aug.errors import (
     UnseenCell,
 )
 from serving.client import Client
-from serving.deployment import app_builder, start_service, stop_service
+from serving.deployment import (
+    APPLICATION,
+    ServiceArguments,
+    app_builder,
+    build_application,
+    start_service,
+    stop_service,
+)
 from serving.measures import REFUSED_VERSIONS, SERIES
+from serving.protocol import decode
 from serving.request import BatchRequest
 from serving.tokens import add_to_file, make_token
 from tests.served import registered
@@ -41,6 +50,7 @@ from tests.served import registered
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 NAME = "toy-shapes"
 COUNTS = {"disc": 60, "ring": 40, "bar": 24}
+LIMITS = {"replicas": 2, "poll_seconds": 0.5, "most_waiting_requests": 4}
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +98,9 @@ def tokens(tmp_path_factory) -> tuple[Path, dict[str, str]]:
 @pytest.fixture(scope="module")
 def url(local_ray, registry, tokens) -> Iterator[str]:
     """Two replicas; every `Client` of these tests sends the token of ``lab``."""
-    limits = {"replicas": 2, "poll_seconds": 0.5, "most_waiting_requests": 4}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTGAN_AUG_TOKEN", tokens[1]["lab"])
-        yield start_service(settings(tokens=str(tokens[0]), **limits), registry, NAME)
+        yield start_service(settings(tokens=str(tokens[0]), **LIMITS), registry, NAME)
         stop_service()
 
 
@@ -297,6 +306,38 @@ def test_a_killed_replica_costs_no_call(url):
         thread.join(60)
     assert len(answers) == 45
     assert set(answers) == {wanted}
+
+
+def test_a_replica_that_ends_finishes_its_answers(url, registry, tokens):
+    wait_until(lambda: len(replicas()) == 2, 60)
+    ended, sizes, failed = threading.Event(), list[int](), list[int]()
+    body = json.dumps({"counts": {"disc": 60, "ring": 0}, "target": 400})
+
+    def ask() -> None:  # without the client, which would repeat what was lost
+        while not ended.is_set():
+            answer = httpx.post(
+                f"{url}/v1/balanced-batch", content=body, headers=bearer(tokens, "lab"), timeout=60
+            )
+            if answer.status_code == 200:
+                _, chunks = decode(io.BytesIO(answer.content))
+                sizes.append(sum(len(chunk.cells) for chunk in chunks))
+            elif answer.status_code != 503:
+                failed.append(answer.status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    fewer = settings(tokens=str(tokens[0]), **(LIMITS | {"replicas": 1}))
+    shared = fewer.model_dump(include=set(ReplicaConfig.model_fields))
+    arguments = ServiceArguments(tracking_uri=registry, model_name=NAME, **shared)
+    target = serve.RunTarget(build_application(arguments), name=APPLICATION, route_prefix="/")
+    serve.run_many([target])
+    wait_until(lambda: len(replicas()) == 1, 30)
+    ended.set()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    assert set(sizes) == {340 + 400}
 
 
 def test_what_is_measured_is_exported_for_prometheus(url):
