@@ -9,6 +9,7 @@ engine.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +205,7 @@ def report(
         "engine", figures, seeds=[SEED], threads=threads, batch=CHUNK, rounds=ROUNDS,
         images=IMAGES, checkpoint=meta.digest, dataset=meta.lineage.dataset_digest,
         config=meta.lineage.config_digest, torch=torch.__version__.split("+")[0], skipped=skipped,
+        load_average=[round(n, 1) for n in os.getloadavg()],
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from serving.protocol import sample_seed
 from serving.request import BatchRequest
 
 NAME, ROUNDS, LARGE, SMALL, SEED = "benchmarked", 5, 1024, 16, 3
-SMALL_CALLS, LOADED_SECONDS = 100, 15.0
+SMALL_CALLS, LOADED_SECONDS = 100, 10.0
 
 
 # -- what is asked ---------------------------------------------------------------------------------
@@ -197,11 +197,11 @@ def small_requests(small: Asked, clients: dict[str, Client]) -> list[dict]:
 
 def loaded(name: str, url: str, token: str | None, small: Asked) -> list[dict]:
     """16 images at 70 % of what the service can do: arrivals at random, as callers are."""
-    with ThreadPoolExecutor(8) as pool, Client(url, token=token) as client:
+    with Client(url, token=token) as client, ThreadPoolExecutor(8) as pool:
         seconds = timed(lambda: list(pool.map(lambda _: small.served(client), range(100))))
     capacity = 100 / seconds
     random_, times = random.Random(SEED), list[float]()
-    with ThreadPoolExecutor(32) as pool, Client(url, token=token) as client:
+    with Client(url, token=token) as client, ThreadPoolExecutor(32) as pool:
         ended = time.perf_counter() + LOADED_SECONDS
         at = time.perf_counter()
         while at < ended:
@@ -284,7 +284,7 @@ def overload(url: str, token: str, asked: Asked, small: Asked) -> list[dict]:
     wait_until(lambda: len(replicas()) == 2, 60)
     body, headers = BatchRequest(asked.counts).to_json(), {"authorization": f"Bearer {token}"}
     statuses: Counter[int] = Counter()
-    silent, before = 0, sum(p.memory_info().rss for p in replicas())
+    silent, before = 0, private_bytes()
 
     def ask(_: int) -> httpx.Response:
         return httpx.post(f"{url}/v1/balanced-batch", content=body, headers=headers, timeout=300)
@@ -295,14 +295,14 @@ def overload(url: str, token: str, asked: Asked, small: Asked) -> list[dict]:
             silent += answer.status_code in (429, 503) and "retry-after" not in answer.headers
     with Client(url, token=token) as client:
         recovery = timed(lambda: small.served(client))
-    grown = sum(p.memory_info().rss for p in replicas()) - before
+    grown = private_bytes() - before
     return [
         figure("160 at a time where 16 are taken on: answered", statuses[200], ""),
         figure("160 at a time: refused with 503", statuses[503], ""),
         figure("160 at a time: other answers", 160 - statuses[200] - statuses[503], "", 0),
         figure("160 at a time: refused without Retry-After", silent, "", 0),
         figure("the first call afterwards", recovery, "s", 5),
-        figure("replicas' resident memory, growth", grown / 2**20, "MiB"),
+        figure("replicas' memory beside Ray's object store, growth", grown / 2**20, "MiB"),
     ]
 
 
@@ -312,6 +312,11 @@ def replicas() -> list[psutil.Process]:
         for process in psutil.Process().children(recursive=True)
         if "ServeReplica" in " ".join(process.cmdline())
     ]
+
+
+def private_bytes() -> int:
+    """Resident bytes of the replicas, without what they share: Ray's object store."""
+    return sum(p.memory_info().rss - p.memory_info().shared for p in replicas())
 
 
 def answers(url: str) -> bool:
@@ -360,6 +365,7 @@ def main() -> None:
         "service-haproxy" if told.haproxy else "service", figures, seeds=[SEED], threads=1,
         batch=CHUNK, rounds=ROUNDS, small_calls=SMALL_CALLS, checkpoint=meta.digest,
         dataset=meta.lineage.dataset_digest, config=meta.lineage.config_digest,
+        load_average=[round(n, 1) for n in os.getloadavg()],
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ start_service(...)                    # in a Ray that this process has initialis
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +34,7 @@ from serving.tokens import find_store
 
 APPLICATION = "fastgan-aug"
 DEPLOYMENT = "SynthesisReplica"
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 TARGET_REQUESTS = 8  # at a time and replica, above which Serve adds a replica
 log = logging.getLogger(__name__)
 
@@ -177,6 +179,12 @@ def start_service(
             do='call ray.init(address="local", include_dashboard=False) first',
         )
     check_exposure(serving)
+    if serving.haproxy and os.environ.get(HAPROXY) != "1":
+        raise ConfigError(
+            f"serving.haproxy is on, but {HAPROXY} was not set before Ray was loaded",
+            allowed=f"{HAPROXY}=1 in the environment",
+            do="set it, or start with `fastgan-aug serve`, which does",
+        )
     check_port(serving.port, serving.host)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     deadline = time.monotonic() + serving.timeout
@@ -209,10 +217,12 @@ def check_exposure(serving: ServingConfig) -> None:
     Raises:
         ConfigError: that was asked for, or the tokens cannot be read.
     """
-    if find_store(serving.tokens) is None and not is_loopback(serving.host):
+    exposed = serving.haproxy or not is_loopback(serving.host)
+    if exposed and find_store(serving.tokens) is None:
+        asked = "haproxy is on" if serving.haproxy else f"host is {serving.host!r}"
         raise ConfigError(
-            f"serving.host is {serving.host!r}, and the service has no tokens",
-            allowed="without tokens a loopback address: 127.0.0.1, ::1 or localhost",
+            f"serving.{asked}, and the service has no tokens",
+            allowed="without tokens a loopback address (127.0.0.1, ::1, localhost), no HAProxy",
             do="make a token with `fastgan-aug token NAME --file FILE`, and set serving.tokens",
         )
 

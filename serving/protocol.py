@@ -23,6 +23,7 @@ from fastgan_aug.target import SEPARATOR
 
 FORMAT = 1
 METADATA_KEY = b"fastgan_aug.batch"
+VERSION_KEY = b"fastgan_aug.version"
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 PROBLEM_TYPE = "application/problem+json"
 CHUNK = 64
@@ -256,12 +257,14 @@ def from_arrow(batch: pa.RecordBatch, size: int) -> Chunk:
 def encode(header: Header, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     """The Arrow IPC stream of a batch, piece by piece: schema and first chunk, each other, the end.
 
-    Never more than one chunk is held, so that a large answer never sits in memory.
+    Never more than one chunk is held, so that a large answer never sits in memory. Each record
+    batch names the model's version in metadata of its own.
     """
     schema, factors, sink = header.schema(), list(header.factors), io.BytesIO()
+    named = {VERSION_KEY: header.provenance.version.encode()}
     with pa.ipc.new_stream(sink, schema) as writer:
         for chunk in chunks:
-            writer.write_batch(to_arrow(chunk, schema, factors))
+            writer.write_batch(to_arrow(chunk, schema, factors), custom_metadata=named)
             yield _drained(sink)
     yield _drained(sink)
 

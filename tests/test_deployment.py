@@ -58,3 +58,14 @@ def test_other_machines_need_tokens(
     check_exposure(ServingConfig(host=host))
     with pytest.raises(ConfigError, match="cannot be read"):
         check_exposure(ServingConfig(host=host, tokens=str(tmp_path / "missing.toml")))
+
+
+def test_haproxy_needs_tokens_and_is_asked_for_before_ray_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match="haproxy"):
+        check_exposure(ServingConfig(haproxy=True))  # its ports are open to other machines
+    _, entry = make_token("lab", "generate")
+    add_to_file(entry, tmp_path / "tokens.toml")
+    check_exposure(ServingConfig(haproxy=True, tokens=str(tmp_path / "tokens.toml")))

@@ -81,6 +81,12 @@ def test_every_row_says_what_it_is_to_any_arrow_reader():
     assert told["provenance"]["synthetic"] is True
 
 
+def test_every_record_batch_names_its_version():
+    reader = pa.ipc.open_stream(b"".join(encode(header(), [chunk(5), chunk(2)])))
+    told = [dict(named) for _, named in reader.iter_batches_with_custom_metadata()]
+    assert told == [{b"fastgan_aug.version": b"3"}] * 2
+
+
 def test_the_encoder_holds_one_chunk_at_a_time():
     made = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,9 +39,6 @@ def serve(
     """Serve a registered model on this machine until Ctrl-C."""
     from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import Config
-    from fastgan_aug.engines.ray_cluster import ray_cluster
-    from serving.deployment import check_exposure, start_service, stop_service
-    from serving.tokens import find_store
 
     chosen = _configured(config)
     changes = {"host": host, "port": port, "tokens": tokens}
@@ -53,6 +51,12 @@ def serve(
             allowed="a server (http://...) or an SQLite file (sqlite:////path/mlflow.db)",
             do="pass --tracking-uri, set MLFLOW_TRACKING_URI, or set tracking.uri",
         )
+    if chosen.serving.haproxy:  # Ray Serve looks when it is imported
+        os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+    from fastgan_aug.engines.ray_cluster import ray_cluster
+    from serving.deployment import check_exposure, start_service, stop_service
+    from serving.tokens import find_store
+
     console = Console()
     logging.getLogger("serving").setLevel(logging.INFO)
     sigterm_as_ctrl_c()
