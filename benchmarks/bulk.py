@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from serving.bulk import SHARD
 from serving.client import Client
 
 IMAGES, FULL, SEED = 200_000, 10_000_000, 7
+WINDOWS = 20
 SETTLED = 0.2  # of the images: processes are up, and their caches filled
 CHECKED = 3  # shards that are compared with the client's images
 MOST_GROWTH = 1.0  # GiB for FULL images
@@ -68,9 +70,15 @@ def growth(memory: list[tuple[float, int]], ends: np.ndarray) -> tuple[float, fl
     """
     then, size = np.asarray(memory).T
     done = np.interp(then, ends, SHARD * np.arange(1, len(ends) + 1), left=0)
-    later = (done > SETTLED * done.max()) & (then <= ends[-1])
-    fit = stats.linregress(done[later] / 1000, size[later] / 2**20)
-    # A bound as if the values were independent; a sawtooth makes it too narrow, never the slope.
+    edges = np.linspace(SETTLED * done.max(), done.max(), WINDOWS + 1)
+    # Memory goes up and down with every shard: what stays is the least of each window.
+    least = [
+        (float(np.mean(done[part])), float(size[part].min()))
+        for a, b in pairwise(edges)
+        if (part := (done > a) & (done <= b) & (then <= ends[-1])).any()
+    ]
+    middle, floor = np.asarray(least).T
+    fit = stats.linregress(middle / 1000, floor / 2**20)
     return float(fit.slope), float(fit.slope + 1.96 * fit.stderr), float(size.max() / 2**30)
 
 

@@ -31,6 +31,7 @@ class StreamDecoder:
         self.ended = False
         self._schema: pa.Schema | None = None
         self._held = bytearray()
+        self._whole: int | None = None  # bytes of the message that is arriving, once it is known
 
     def feed(self, piece: bytes) -> list[Chunk]:
         """Takes the next bytes of any number, and gives the chunks that they complete.
@@ -48,6 +49,17 @@ class StreamDecoder:
 
     def _next_message(self) -> bytes | None:
         """The next whole message; None where its end has not arrived."""
+        self._whole = self._whole or self._length()
+        if self._whole is None or len(self._held) < self._whole:
+            return None
+        with memoryview(self._held) as held:
+            message = bytes(held[: self._whole])
+        del self._held[: self._whole]
+        self._whole = None
+        return message
+
+    def _length(self) -> int | None:
+        """Bytes of the message at the front, as soon as its metadata are whole."""
         if len(self._held) < 8:
             return None
         mark, length = struct.unpack_from("<Ii", self._held)
@@ -56,12 +68,7 @@ class StreamDecoder:
         self.ended = length == 0
         if self.ended or len(self._held) < 8 + length:
             return None
-        whole = 8 + length + _body_length(bytes(self._held[8 : 8 + length]))
-        if len(self._held) < whole:
-            return None
-        message = bytes(self._held[:whole])
-        del self._held[:whole]
-        return message
+        return 8 + int(length) + _body_length(bytes(self._held[8 : 8 + length]))
 
     def _read(self, message: bytes) -> Chunk | None:
         parsed = pa.ipc.read_message(pa.py_buffer(message))

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
+import torch
 from PIL import Image
 
 from fastgan_aug.data.importers.dicom import import_dicom
@@ -73,6 +74,17 @@ def test_another_process_makes_the_same_bytes(checkpoint, batch, tmp_path):
         check=True, timeout=120,
     )  # fmt: skip
     assert out.read_bytes() == batch.images.tobytes()
+
+
+def test_any_number_of_threads_makes_the_same_bytes(checkpoint, batch):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            again = OfflineClient(checkpoint, threads=threads)
+            made = again.request_balanced_batch(COUNTS, seed=7)
+            assert made.images.tobytes() == batch.images.tobytes()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_batches_plan_and_errors_are_the_services(client, batch):

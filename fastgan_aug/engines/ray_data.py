@@ -40,6 +40,7 @@ def map_on_ray_data(worker: Opens, rows: Sequence[Row], workers: int) -> Iterato
         EngineFailed: anything else that ended it, or actors that were lost too often.
     """
     import ray
+    import ray.data  # sets its logging up
 
     class Opened:
         def __init__(self, sent: Opens) -> None:

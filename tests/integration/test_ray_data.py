@@ -11,7 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fastgan_aug.cli.main import app
+from fastgan_aug.engines.mlflow_client import local_uri
 from fastgan_aug.engines.ray_cluster import ray_cluster
 from fastgan_aug.engines.ray_data import map_on_ray_data
 from fastgan_aug.errors import DataError, EngineFailed
@@ -19,7 +22,7 @@ from serving.asking import request_of
 from serving.batch import BalancedBatch
 from serving.bulk import sample_into
 from serving.offline import OfflineClient
-from tests.served import ONE_COUNTS, ONE_FACTOR, lineage, tiny_checkpoint
+from tests.served import ONE_COUNTS, ONE_FACTOR, lineage, registered, tiny_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
@@ -61,6 +64,26 @@ def test_ray_workers_make_the_same_shards_and_tell_their_errors(
     assert counts == sorted(counts)
     expected = client.request_balanced_batch(COUNTS, seed=7)
     assert images(tmp_path / "ray") == expected.images.tobytes()
+
+
+def test_a_registered_version_fills_a_folder_and_a_file(tmp_path: Path) -> None:
+    uri = local_uri(tmp_path)
+    found = registered(tmp_path, uri, "toy-shapes", 1)
+    ask = ["sample", "--counts", "disc=9,ring=2", "--tracking-uri", uri, "--name", "toy-shapes",
+           "--model", "candidate", "--local"]  # fmt: skip
+    for out in (tmp_path / "out", tmp_path / "out", tmp_path / "one.parquet"):
+        done = CliRunner().invoke(app, [*ask, "--out", str(out)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    one, part = (
+        BalancedBatch.read(path)
+        for path in (tmp_path / "one.parquet", tmp_path / "out" / "part-00000.parquet")
+    )
+    assert one.images.tobytes() == part.images.tobytes()
+    assert one.cells == ["ring"] * 7
+    for batch in (one, part):
+        origin = batch.provenance
+        assert (origin.model, origin.version, origin.alias) == ("toy-shapes", "1", "candidate")
+        assert origin.run_id == found.run_id
 
 
 def test_a_run_that_is_killed_goes_on(checkpoint: Path, tmp_path: Path) -> None:
