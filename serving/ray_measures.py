@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import ray
 from ray.serve import metrics
 
 from serving.measures import SERIES, Series
@@ -33,3 +34,9 @@ def _made(series: Series) -> Any:
         return metrics.Histogram(series.name, boundaries=list(series.buckets), **keys)
     kind = metrics.Counter if series.kind == "counter" else metrics.Gauge
     return kind(series.name, **keys)
+
+
+def metrics_urls() -> list[str]:
+    """Where each node of the cluster exports the metrics for Prometheus."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return [f"http://{n['NodeManagerAddress']}:{n['MetricsExportPort']}/metrics" for n in nodes]

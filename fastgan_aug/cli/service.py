@@ -55,6 +55,7 @@ def serve(
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     from fastgan_aug.engines.ray_cluster import ray_cluster
     from serving.deployment import check_exposure, start_service, stop_service
+    from serving.ray_measures import metrics_urls
     from serving.tokens import find_store
 
     console = Console()
@@ -65,6 +66,7 @@ def serve(
         console.print(f"Starting {chosen.tracking.model} ({model}) ...")
         url = start_service(chosen.serving, uri, chosen.tracking.model, model)
         console.print(f"Serving at {url}, described at {url}/docs. Ctrl-C ends it.")
+        console.print(f"Metrics for Prometheus at {', '.join(metrics_urls())}.")
         if find_store(chosen.serving.tokens) is None:
             console.print("No tokens: everyone on this machine may call, and nobody else.")
         try:

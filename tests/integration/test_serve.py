@@ -43,6 +43,7 @@ from serving.deployment import (
 )
 from serving.measures import REFUSED_VERSIONS, SERIES
 from serving.protocol import decode
+from serving.ray_measures import metrics_urls
 from serving.request import BatchRequest
 from serving.tokens import add_to_file, make_token
 from tests.served import registered
@@ -342,8 +343,7 @@ def test_a_replica_that_ends_finishes_its_answers(url, registry, tokens):
 
 def test_what_is_measured_is_exported_for_prometheus(url):
     def exported() -> set[str]:
-        port = ray.nodes()[0]["MetricsExportPort"]
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        text = httpx.get(metrics_urls()[0]).text
         return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 
     wanted = {f"ray_{series.name}" for series in SERIES if series is not REFUSED_VERSIONS}
