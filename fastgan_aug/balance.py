@@ -1,30 +1,33 @@
 """Counts and target to how many images of each cell to generate (standard library only).
 
-The words are imbalanced-learn's: a target is the DESIRED count after filling, not the number to
-generate, and its three errors are kept word for word (``imblearn.utils._validation``).
+A target is the DESIRED count after filling, not the number to generate (``target``).
 
     >>> cells = ["CER/normal", "CER/bilateral", "COR/normal", "COR/bilateral"]
     >>> training = {"CER/normal": 248, "COR/normal": 129, "COR/bilateral": 52}
     >>> counts = {"COR/normal": 129, "COR/bilateral": 52}
-    >>> dict(plan(counts, "majority", cells=cells, training_counts=training).generate)
+    >>> agreed = plan(counts, "majority", cells=cells, training_counts=training)
+    >>> dict(agreed.generate)
     {'COR/bilateral': 77}
+    >>> print(agreed)
+    cell           has  wants  gets  why
+    COR/normal     129    129     0  has what it wants
+    COR/bilateral   52    129    77  filled
+    total          181    258    77
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Self
 
 from fastgan_aug.errors import BalanceError, UnknownCell, UnseenCell
+from fastgan_aug.target import SEPARATOR, Target, desired, integer
 
-SEPARATOR = "/"
-MAJORITY = "majority"
-Target = int | str | Mapping[str, int]
+COLUMNS = ("cell", "has", "wants", "gets", "why")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,34 @@ class BalancePlan:
         """The keys that stay short of their target, with the reason."""
         return {key: row.reason for key, row in self.asked.items() if row.reason}
 
+    def rows(self) -> list[tuple[str, int, int, int, str]]:
+        """One row of ``COLUMNS`` for each key asked: what it has, wants and gets, and why."""
+        return [
+            (key, row.present, row.target, row.generate, self._why(key, row))
+            for key, row in self.asked.items()
+        ]
+
+    def __str__(self) -> str:
+        """The table of ``rows`` with its total, and the warnings below it."""
+        rows = self.rows()
+        total = ("total", *(sum(int(row[i]) for row in rows) for i in (1, 2, 3)), "")
+        texts = [tuple(map(str, row)) for row in (COLUMNS, *rows, total)]
+        widths = [max(len(row[i]) for row in texts) for i in range(len(COLUMNS))]
+        lines = [
+            f"{row[0]:<{widths[0]}}  "
+            + "  ".join(f"{row[i]:>{widths[i]}}" for i in (1, 2, 3))
+            + f"  {row[4]}"
+            for row in texts
+        ]
+        return "\n".join(line.rstrip() for line in (*lines, *self.warnings))
+
+    def _why(self, key: str, row: CellPlan) -> str:
+        why = row.reason or ("filled" if row.generate else "has what it wants")
+        if key not in self.generate and row.generate:  # a factor's value: through which cells
+            made = [f"{c} {n}" for c, n in self.generate.items() if key in c.split(SEPARATOR)]
+            why += ": " + ", ".join(made)
+        return why if row.seen or not row.generate else f"{why}; unseen in training"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``from_dict`` reads them back."""
         return {
@@ -83,39 +114,6 @@ class BalancePlan:
         """Reads ``to_dict`` back."""
         asked = {key: CellPlan(**row) for key, row in plain["asked"].items()}
         return cls(asked, dict(plain["generate"]), tuple(plain["warnings"]))
-
-
-def count_labels(labels: Iterable[Hashable]) -> dict[str, int]:
-    """Counts a sequence of labels, as in ``y``.
-
-    Args:
-        labels: Cells (``"COR/bilateral"``, ``("COR", "bilateral")`` or ``Cell``), or values of one
-            factor.
-
-    Raises:
-        BalanceError: a single text instead of a sequence, or a missing label.
-    """
-    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
-        raise BalanceError(
-            f"counts is {labels!r}",
-            allowed="a mapping {cell: count}, or a sequence of labels",
-            do="give one label per image, or the counts themselves",
-        )
-    counted = Counter(key_text(label) for label in labels)
-    return dict(counted)
-
-
-def key_text(key: object) -> str:
-    """A key as it is written on the wire: ``("COR", "bilateral")`` is ``COR/bilateral``.
-
-    Raises:
-        BalanceError: the label is missing (None or NaN).
-    """
-    if key is None or key != key:
-        raise BalanceError(
-            "a label is missing", allowed="one label per image", do="drop or label those images"
-        )
-    return SEPARATOR.join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def plan(
@@ -132,8 +130,8 @@ def plan(
     Args:
         counts: Real images there are, by cell or by the values of ONE factor. Only the keys
             mentioned here are filled.
-        target: Desired count after filling: an integer for every key, ``"majority"`` for the
-            largest count, or a mapping (keys left out stay as they are).
+        target: Desired count after filling: an integer for every key, one of ``STRATEGIES``, or a
+            mapping (keys left out stay as they are).
         cells: Every cell of the model, in the condition space's order.
         training_counts: Training images per cell; a missing cell has none. What is generated for
             a factor's value is shared among its cells in this proportion.
@@ -149,7 +147,7 @@ def plan(
     """
     present = _checked_counts(counts)
     members = _members(list(present), cells)
-    wanted = _desired(present, target)
+    wanted = desired(present, target)
     missing = {key: wanted[key] - n for key, n in present.items()}
     shares = {key: _weights(members[key], training_counts) for key in present}
     seen = {key: any(training_counts.get(c, 0) > 0 for c in members[key]) for key in present}
@@ -189,7 +187,7 @@ def _checked_counts(counts: Mapping[str, int]) -> dict[str, int]:
         raise BalanceError(
             "counts is empty", allowed="at least one cell", do="give the images you have per cell"
         )
-    present = {key: _integer(f"counts[{key!r}]", n) for key, n in counts.items()}
+    present = {key: integer(f"counts[{key!r}]", n) for key, n in counts.items()}
     negative = {key: n for key, n in present.items() if n < 0}
     if negative:
         raise BalanceError(
@@ -198,15 +196,6 @@ def _checked_counts(counts: Mapping[str, int]) -> dict[str, int]:
             do="give the number of real images you have of each cell",
         )
     return present
-
-
-def _integer(what: str, value: object) -> int:
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)  # type: ignore[arg-type]  # raises TypeError for others
-        except TypeError:
-            pass
-    raise BalanceError(f"{what} is {value!r}", allowed="an integer", do="give whole images")
 
 
 def _members(keys: Sequence[str], cells: Sequence[str]) -> dict[str, list[str]]:
@@ -236,51 +225,6 @@ def _owner(value: str, cells: Sequence[str]) -> int:
             do="ask the service which cells the model has: GET /v1/model",
         )
     return found.pop()
-
-
-def _desired(present: Mapping[str, int], target: Target) -> dict[str, int]:
-    """The desired count of every key, with imbalanced-learn's three errors, in its order."""
-    if isinstance(target, Mapping):
-        asked = {str(key): _integer(f"target[{key!r}]", n) for key, n in target.items()}
-    elif isinstance(target, str):
-        if target != MAJORITY:
-            raise BalanceError(
-                f"target is {target!r}",
-                allowed='"majority", an integer, or a mapping {cell: desired count}',
-                do="say how many images each cell shall have in the end",
-            )
-        asked = dict.fromkeys(present, max(present.values()))
-    else:
-        asked = dict.fromkeys(present, _integer("target", target))
-    _check_like_imbalanced_learn(asked, present)
-    return dict(present) | asked
-
-
-def _check_like_imbalanced_learn(asked: Mapping[str, int], present: Mapping[str, int]) -> None:
-    absent = sorted(set(asked) - set(present))
-    if absent:
-        shown = "{" + ", ".join(map(repr, absent)) + "}"
-        raise BalanceError(
-            f"The {shown} target class is/are not present in the data.",
-            allowed="keys of counts: " + ", ".join(present),
-            do="count the cell in `counts` too; 0 is a count",
-        )
-    if any(n < 0 for n in asked.values()):
-        raise BalanceError(
-            "The number of samples in a class cannot be negative."
-            f"'sampling_strategy' contains some negative value: {dict(asked)}",
-            allowed="integers of 0 or more",
-            do="give the desired count of each cell after filling",
-        )
-    for key, n in asked.items():
-        if n < present[key]:
-            raise BalanceError(
-                "With over-sampling methods, the number of samples in a class should be greater or"
-                f" equal to the original number of samples. Originally, there is {present[key]} "
-                f"samples and {n} samples are asked.",
-                allowed=f"{present[key]} or more for {key!r}",
-                do="raise the target, or leave the cell out; images are never taken away here",
-            )
 
 
 def _weights(members: Sequence[str], training_counts: Mapping[str, int]) -> list[int]:

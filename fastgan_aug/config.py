@@ -99,24 +99,62 @@ class TrackingConfig(_Section):
     model: str = "fastgan-aug"
 
 
-class ServingConfig(_Section):
+class ReplicaConfig(_Section):
+    """What each replica of the service is, and how much of it there is.
+
+    Attributes:
+        replicas: How many replicas hold the model; with ``most_replicas`` the least.
+        most_replicas: Ray Serve adds replicas up to this many while requests wait; None adds none.
+        cpus_per_replica: Ray CPUs reserved by each.
+        threads: torch threads of each replica.
+        tokens: File of the tokens of those who may call, read again when it changes; None takes
+            the variable FASTGAN_AUG_TOKENS, and without that serves this machine alone.
+        poll_seconds: How often the registry is asked whether an alias means another version.
+        most_versions: Versions in a replica's memory; the least recently used one goes.
+        most_images: Images of one answer; the client asks page by page for more. As much of an
+            answer that is read slowly lies in Ray's object store at most.
+        most_waiting_requests: Of a replica; more are answered 503 and when to ask again.
+        most_waiting_images: Of a replica; a larger request is taken on where nothing else waits.
+        drain_seconds: How long a replica that ends may take to finish its answers.
+    """
+
+    replicas: int = Field(1, ge=1)
+    most_replicas: int | None = Field(None, ge=1)
+    cpus_per_replica: float = Field(0.5, gt=0)
+    threads: int = Field(1, ge=1)
+    tokens: str | None = None
+    poll_seconds: float = Field(5.0, gt=0)
+    most_versions: int = Field(3, ge=1)
+    most_images: int = Field(16_384, ge=1)
+    most_waiting_requests: int = Field(64, ge=1)
+    most_waiting_images: int = Field(1_000_000, ge=1)
+    drain_seconds: float = Field(20.0, ge=0)
+
+    @model_validator(mode="after")
+    def _most_is_not_the_least(self) -> Self:
+        if self.most_replicas is not None and self.most_replicas < self.replicas:
+            raise ValueError(
+                f"serving.most_replicas = {self.most_replicas} is below serving.replicas = "
+                f"{self.replicas}"
+            )
+        return self
+
+
+class ServingConfig(ReplicaConfig):
     """The Ray Serve application.
 
     Attributes:
-        host: Address to listen on; loopback unless you mean otherwise.
+        host: Address to listen on; any but loopback needs tokens.
         port: HTTP port.
-        replicas: How many replicas hold the model.
-        cpus_per_replica: Ray CPUs reserved by each.
-        threads: torch threads of each replica.
         timeout: Seconds for a deployment to become healthy.
+        haproxy: Serve's HAProxy instead of its Python proxy: faster, Linux only, and it listens on
+            all addresses, so that it needs tokens.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
-    replicas: int = Field(1, ge=1)
-    cpus_per_replica: float = Field(0.5, gt=0)
-    threads: int = Field(1, ge=1)
     timeout: float = Field(180.0, gt=0)
+    haproxy: bool = False
 
 
 class DownstreamConfig(_Section):

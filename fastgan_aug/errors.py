@@ -20,6 +20,11 @@
     │   └── GateRefused         a version without a quality report that passes cannot be champion
     ├── PortInUse               the port asked for is taken
     ├── ServiceUnavailable      the service is not up, or did not answer in time
+    │   └── Overloaded          its queue is full
+    ├── AccessRefused           no token was sent, or none that the service knows
+    │   └── RoleRefused         the token's role does not allow it
+    ├── RateExceeded            the token's requests or images per minute are used up
+    ├── RequestTooLarge         the body of a request is larger than is read
     ├── LeakageError            training and test data share patients, or test data is synthetic
     │   └── PseudonymKeysDiffer pseudonyms made with different keys cannot be compared
     └── StageFailed             a stage of the demo gave a missing, constant or NaN result
@@ -40,10 +45,14 @@ class FastGANAugError(Exception):
         what: What was wrong, with the offending value.
         allowed: What would have been accepted.
         do: What to do next.
+
+    Attributes:
+        retry_after: Seconds after which asking again may help, where ``http_status`` is 429 or 503.
     """
 
     code: ClassVar[str] = "error"
     http_status: ClassVar[int] = 500
+    retry_after: float = 1.0
 
     def __init__(self, what: str, *, allowed: str = "", do: str = "") -> None:
         self.what, self.allowed, self.do = what, allowed, do
@@ -188,6 +197,40 @@ class ServiceUnavailable(FastGANAugError):
 
     code = "service-unavailable"
     http_status = 503
+
+
+class Overloaded(ServiceUnavailable):
+    """The service has as much waiting as it takes; ask again later."""
+
+    code = "overloaded"
+
+
+class AccessRefused(FastGANAugError):
+    """No token was sent, or none that the service knows."""
+
+    code = "token-refused"
+    http_status = 401
+
+
+class RoleRefused(AccessRefused):
+    """The role of the token does not allow this."""
+
+    code = "role-refused"
+    http_status = 403
+
+
+class RateExceeded(FastGANAugError):
+    """The requests or images per minute of the token are used up; ask again later."""
+
+    code = "rate-exceeded"
+    http_status = 429
+
+
+class RequestTooLarge(FastGANAugError):
+    """The body of a request is larger than is read, or did not arrive in time."""
+
+    code = "request-too-large"
+    http_status = 413
 
 
 class LeakageError(FastGANAugError):

@@ -2,48 +2,71 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from fastgan_aug.balance import BalancePlan, plan
-from fastgan_aug.conditions import Cell
-from fastgan_aug.errors import BalanceError, FastGANAugError
-from serving.models import LoadedModel, ModelSource
-from serving.protocol import (
-    CHUNK,
-    MEDIA_TYPE,
-    PROBLEM_TYPE,
-    Chunk,
-    Header,
-    encode,
-    problem,
-    sample_seed,
+from fastgan_aug.errors import (
+    CheckpointError,
+    FastGANAugError,
+    RequestTooLarge,
 )
+from serving.access import (
+    LARGEST_BODY,
+    Guard,
+    caller_of,
+    problem_response,
+    told_as_problem,
+    too_large,
+)
+from serving.generating import decide
+from serving.measures import Measure, measure_nothing
+from serving.models import LoadedModel, ModelSource
+from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, problem
+from serving.rates import Rates
 from serving.request import DEFAULT_MODEL, REQUEST_SCHEMA, BatchRequest, checked_model
+from serving.scheduler import Place, Scheduler, places
+from serving.stream import JobResponse, takes_zstd, unless_gone
+from serving.tokens import TokenStore
 
-LARGEST_BODY = 1 << 20
 MOST_IMAGES = 1_000_000
+BODY_SECONDS = 30.0
+FRESH_SECONDS = 5.0  # a batch this recent proves that the generator runs
 log = logging.getLogger(__name__)
 
 _BODY = {"required": True, "content": {"application/json": {"schema": REQUEST_SCHEMA}}}
-_PROBLEM = {"description": "A problem, RFC 9457", "content": {PROBLEM_TYPE: {}}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
+_SECURITY: dict[str, Any] = {"security": [{"bearer": []}, {}]}
+_RETRY = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait"}}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "Arrow IPC stream", "content": {MEDIA_TYPE: {}}}
 }
 
 
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What an operation may answer besides success, for the description."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in (401, 403, 413, 429, 500, *statuses):
+        found[status] = {"description": "A problem, RFC 9457", "content": {PROBLEM_TYPE: {}}}
+        if status in (429, 503):
+            found[status]["headers"] = _RETRY
+    return found
+
+
 def create_app(
-    models: ModelSource, *, default_model: str = DEFAULT_MODEL, most_images: int = MOST_IMAGES
+    models: ModelSource,
+    *,
+    default_model: str = DEFAULT_MODEL,
+    most_images: int = MOST_IMAGES,
+    tokens: TokenStore | None = None,
+    scheduler: Scheduler | None = None,
+    measure: Measure = measure_nothing,
 ) -> FastAPI:
     """Builds the application.
 
@@ -51,6 +74,9 @@ def create_app(
         models: Where models come from.
         default_model: The model that readiness speaks of.
         most_images: Most images that one request may ask for.
+        tokens: Who may call; None is everyone on this machine.
+        scheduler: What runs the generator; None makes one.
+        measure: Where numbers go.
     """
     # FastAPI's own /docs takes its scripts from a CDN: blank on a machine without the internet.
     app = FastAPIOffline(
@@ -61,149 +87,148 @@ def create_app(
     )
     app.add_exception_handler(FastGANAugError, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, _answer_unexpected)
-    # The generator uses all threads it was given: one chunk at a time, requests take turns.
-    turn = CapacityLimiter(1)
+    rates, work = Rates(), scheduler or Scheduler(measure=measure)
+    app.add_middleware(Guard, tokens=tokens, rates=rates, measure=measure)
+    _describe_tokens(app)
 
     @app.post(
         "/v1/balanced-batch",
         response_class=StreamingResponse,
-        responses=_STREAM | _PROBLEMS,
-        openapi_extra={"requestBody": _BODY},
+        responses=_STREAM | _problems(404, 422, 502, 503),
+        openapi_extra={"requestBody": _BODY} | _SECURITY,
     )
-    async def balanced_batch(request: Request) -> StreamingResponse:
+    async def balanced_batch(request: Request) -> Response:
         """Generates what fills `counts` up to `target`: an Arrow IPC stream of images."""
         asked = BatchRequest.from_json(await _limited_body(request))
-        model = await to_thread.run_sync(models.get, asked.model)
-        header = await to_thread.run_sync(_decide, asked, model, most_images)
-        pieces = encode(header, chunks(model, header.plan, asked.seed))
-        # The first chunk is made before the answer starts, so that a failure is still an error.
-        opening = await to_thread.run_sync(next, pieces, b"", limiter=turn)
-        stream = _stream(opening, pieces, turn)
-        return StreamingResponse(stream, media_type=MEDIA_TYPE)
+        model = await _found(models, asked.model)
+        header = await to_thread.run_sync(decide, asked, model, most_images)
+        start, stop = header.span
+        total, caller = stop - start, caller_of(request.scope)
+        caller.facts |= {"batch": asked.request_id, "version": model.version, "images": total}
+        if caller.token is not None:
+            rates.take(caller.token, "images", total)
+        job = work.submit(model, places(header.plan, asked.seed, header.span), total)
+        try:
+            # The first chunk is made before the answer starts: a failure is still an error.
+            first = await unless_gone(request, job.fetch())
+        except BaseException:
+            job.close()
+            raise
+        return JobResponse(header, first, job, zstd=takes_zstd(request))
 
-    @app.get("/v1/model", responses=_PROBLEMS)
+    @app.post(
+        "/v1/plan",
+        responses=_problems(404, 422, 502, 503),
+        openapi_extra={"requestBody": _BODY} | _SECURITY,
+    )
+    async def planned(request: Request) -> Response:
+        """What a request of the same body would be answered with: the plan, before any image."""
+        asked = BatchRequest.from_json(await _limited_body(request))
+        model = await _found(models, asked.model)
+        header = await to_thread.run_sync(decide, asked, model)
+        return Response(header.to_json(), media_type="application/json")
+
+    @app.get("/v1/model", responses=_problems(404, 422, 502, 503), openapi_extra=dict(_SECURITY))
     async def model_facts(model: str = default_model) -> dict[str, Any]:
         """Version, cells, training counts, image size and lineage of a model."""
-        return (await to_thread.run_sync(models.get, checked_model(model))).describe()
+        return (await _found(models, checked_model(model))).describe()
 
-    @app.get("/v1/health/live")
+    _add_status(app, models, work, default_model)
+    return app
+
+
+def _add_status(app: FastAPI, models: ModelSource, work: Scheduler, default_model: str) -> None:
+    @app.get("/v1/status", responses=_problems(), openapi_extra=dict(_SECURITY))
+    async def status() -> dict[str, Any]:
+        """For the role `admin`: versions in memory, what was refused and why, what waits."""
+        return {"models": models.status(), "queue": work.status()}
+
+    @app.get("/v1/health/live", responses=_problems())
     async def live() -> dict[str, str]:
         """The process answers."""
         return {"status": "live"}
 
-    @app.get("/v1/health/ready", responses={503: _PROBLEM})
+    @app.get("/v1/health/ready", responses=_problems(503))
     async def ready() -> Response:
-        """The default model is loaded and has just generated an image."""
+        """The default model is loaded, and the generator has just made an image."""
         try:
-            model = await to_thread.run_sync(models.get, default_model)
-            await to_thread.run_sync(try_model, model)
+            model = await _found(models, default_model)
+            if not work.made_within(FRESH_SECONDS):
+                await try_model(work, model)
         except FastGANAugError as error:
-            return _problem_response(problem(error) | {"status": 503})
+            return told_as_problem(problem(error) | {"status": 503})
         return JSONResponse({"status": "ready", "model": model.name, "version": model.version})
 
-    return app
+
+async def _found(models: ModelSource, model: str) -> LoadedModel:
+    """The model; only what is not in memory waits for the registry, in a thread."""
+    found = models.known(model)
+    return await to_thread.run_sync(models.get, model) if found is None else found
 
 
-def chunks(model: LoadedModel, agreed: BalancePlan, seed: int) -> Iterator[Chunk]:
-    """Generates what was planned, at most ``CHUNK`` images at a time, cell after cell."""
-    synthesizer = model.synthesizer
-    waiting = ((cell, i) for cell, n in agreed.generate.items() for i in range(n))
-    while part := [pair for _, pair in zip(range(CHUNK), waiting, strict=False)]:
-        names = [name for name, _ in part]
-        cells = [synthesizer.space.parse(name) for name in names]
-        seeds = np.asarray([sample_seed(seed, name, i) for name, i in part], np.uint64)
-        yield Chunk(
-            synthesizer.generate(cells, seeds),
-            names,
-            seeds,
-            np.asarray([i for _, i in part], np.uint32),
-            np.asarray([synthesizer.class_counts[cell] == 0 for cell in cells]),
-        )
-
-
-def try_model(model: LoadedModel) -> None:
-    """Generates one image, as a health check.
+async def try_model(scheduler: Scheduler, model: LoadedModel) -> None:
+    """Generates one image where all are generated, as a health check.
 
     Raises:
-        ValueError: the image is not finite.
+        CheckpointError: the image is not finite.
     """
-    cell: Cell = model.synthesizer.space.cells[0]
-    image = model.synthesizer.generate([cell], np.zeros(1, np.uint64))
-    if not np.isfinite(image).all():
-        raise ValueError(f"version {model.version} of {model.name} generates values not finite")
-
-
-def _decide(request: BatchRequest, model: LoadedModel, most_images: int) -> Header:
-    synthesizer = model.synthesizer
-    agreed = plan(
-        request.counts,
-        request.target,
-        cells=[str(cell) for cell in synthesizer.space.cells],
-        training_counts={str(cell): n for cell, n in synthesizer.class_counts.items()},
-        max_ratio=request.max_ratio,
-        allow_unseen=request.allow_unseen,
-    )
-    if agreed.total_generate > most_images:
-        raise BalanceError(
-            f"{agreed.total_generate} images would be generated",
-            allowed=f"at most {most_images} images a request",
-            do="share the images among several requests with different seeds",
+    cell = str(model.synthesizer.space.cells[0])
+    job = scheduler.submit(model, iter([Place(cell, 0, 0)]), 1, always=True)
+    try:
+        chunk = await job.fetch()
+    finally:
+        job.close()
+    if chunk is None or not np.isfinite(chunk.images).all():
+        raise CheckpointError(
+            f"version {model.version} of {model.name} generates values that are not finite",
+            do="promote another version",
         )
-    factors = synthesizer.space.to_dict()
-    return Header(synthesizer.size, factors, agreed, model.provenance(request))
-
-
-async def _stream(
-    opening: bytes, pieces: Iterator[bytes], turn: CapacityLimiter
-) -> AsyncIterator[bytes]:
-    yield opening
-    # An empty piece would be the end of an HTTP body; the encoder makes none.
-    while piece := await to_thread.run_sync(next, pieces, b"", limiter=turn):
-        yield piece
 
 
 async def _limited_body(request: Request) -> bytes:
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_BODY:
-            raise BalanceError(
-                f"the body has more than {LARGEST_BODY} bytes",
-                allowed=f"a JSON object of at most {LARGEST_BODY} bytes",
-                do="give counts per cell, not one entry per image",
-            )
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > LARGEST_BODY:
+                    raise too_large()
+    except TimeoutError:
+        raise RequestTooLarge(
+            f"the body did not arrive within {BODY_SECONDS:g} s", do="send it faster"
+        ) from None
     return bytes(body)
+
+
+def _describe_tokens(app: FastAPI) -> None:
+    """Names the scheme in the description; the guard, not FastAPI, checks the tokens."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = made()
+        schemes = described.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["bearer"] = {"type": "http", "scheme": "bearer"}
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 # -- problems --------------------------------------------------------------------------------------
 
 
-def _problem_response(members: dict[str, Any]) -> Response:
-    # ASCII: a lone surrogate in a caller's text cannot be written as UTF-8.
-    text = json.dumps(members)
-    return Response(text, members["status"], media_type=PROBLEM_TYPE)
-
-
 def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, FastGANAugError)
+    caller_of(request.scope).facts["code"] = error.code
     if error.http_status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error)
-    return _problem_response(problem(error))
+    return problem_response(error)
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    title = str(error.detail)
-    members = {"type": "about:blank", "title": title, "status": error.status_code}
+    code, title = f"http-{error.status_code}", str(error.detail)
     detail = f"{request.method} {request.url.path}: {title}"
-    return _problem_response(members | {"detail": detail, "do": "see /openapi.json"})
-
-
-def _answer_unexpected(request: Request, error: Exception) -> Response:
-    log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    told = FastGANAugError(
-        f"the service failed on its side ({type(error).__name__})",
-        do="look into the service's log; the request was not at fault",
-    )
-    return _problem_response(problem(told))
+    members = {"type": code, "code": code, "title": title, "status": error.status_code}
+    answer = told_as_problem(members | {"detail": detail, "do": "see /openapi.json"})
+    answer.headers.update(error.headers or {})
+    return answer

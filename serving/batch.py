@@ -3,25 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fastgan_aug.balance import SEPARATOR, BalancePlan
+from fastgan_aug.balance import BalancePlan
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import FICTION, UNGROUPED, UNVERIFIED, DatasetMeta
-from fastgan_aug.errors import DataError
+from fastgan_aug.errors import BalanceError, DataError
 from fastgan_aug.storage import replace_when_complete
-from serving.protocol import Chunk, Header, Provenance, from_arrow, to_arrow
+from fastgan_aug.target import SEPARATOR
+from serving.extras import require
+from serving.protocol import Answer, Chunk, Header, Provenance, from_arrow, to_arrow
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROWS_PER_GROUP = 1024
+
+
+class Gathering:
+    """Images on their way into one batch; each is copied once, into memory taken at the start.
+
+    Args:
+        header: Its span says how many will come.
+    """
+
+    def __init__(self, header: Header) -> None:
+        start, stop = header.span
+        n = stop - start
+        self._header, self._total, self._cells = header, n, list[str]()
+        self._images = np.empty((n, header.size, header.size), np.float32)
+        self._seeds, self._index = np.empty(n, np.uint64), np.empty(n, np.uint32)
+        self._unseen = np.empty(n, np.bool_)
+
+    @property
+    def missing(self) -> int:
+        """Images that have not come yet."""
+        return self._total - len(self._cells)
+
+    def add(self, chunk: Chunk) -> None:
+        """Takes the next images.
+
+        Raises:
+            ValueError: more than planned.
+        """
+        if len(chunk.cells) > self.missing:
+            raise ValueError(f"more than the {self._total} images planned")
+        part = slice(len(self._cells), len(self._cells) + len(chunk.cells))
+        self._images[part], self._seeds[part] = chunk.images, chunk.seeds
+        self._index[part], self._unseen[part] = chunk.index, chunk.unseen
+        self._cells += chunk.cells
+
+    def fields(self) -> dict[str, Any]:
+        """What a `BalancedBatch` is made of.
+
+        Raises:
+            ValueError: fewer images than planned.
+        """
+        if self.missing:
+            raise ValueError(f"{len(self._cells)} images instead of the {self._total} planned")
+        return {
+            "header": self._header,
+            "images": self._images,
+            "cells": self._cells,
+            "seeds": self._seeds,
+            "index": self._index,
+            "unseen": self._unseen,
+        }
+
+
+class Grouping:
+    """Chunks of any length cut into batches of one size, the last one smaller.
+
+    Args:
+        header: Of all images.
+        size: Images of a batch.
+    """
+
+    def __init__(self, header: Header, size: int) -> None:
+        if size < 1:
+            raise BalanceError(f"batch_size is {size!r}", allowed="an integer of 1 or more")
+        self._header, self._size = header, size
+        self._at = header.span[0]
+        self._open = self._next()
+
+    def add(self, chunk: Chunk) -> Iterator[BalancedBatch]:
+        """Takes the next images, and gives the batches that they complete."""
+        while chunk.cells:
+            room = self._open.missing
+            if not room:
+                raise ValueError(f"more than the {self._header.plan.total_generate} images planned")
+            self._open.add(chunk[:room])
+            chunk = chunk[room:]
+            if not self._open.missing:
+                yield BalancedBatch(**self._open.fields())
+                self._open = self._next()
+
+    def _next(self) -> Gathering:
+        page = (self._at, min(self._at + self._size, self._header.span[1]))
+        self._at = page[1]
+        return Gathering(replace(self._header, page=page))
 
 
 @dataclass(frozen=True)
@@ -36,6 +125,12 @@ class BalancedBatch:
         seeds: (N,) uint64; model version, cell and seed determine the image.
         index: (N,) uint32, the image's number within its cell.
         unseen: (N,) whether the model never saw a training image of the cell.
+
+    Example:
+        >>> client = Client.offline(checkpoint)
+        >>> batch = client.request_balanced_batch({"disc": 9, "ring": 6}, seed=7)
+        >>> batch.images.shape, batch.labels, batch.provenance.seed
+        ((3, 32, 32), {'shape': ['ring', 'ring', 'ring']}, 7)
     """
 
     header: Header
@@ -47,6 +142,11 @@ class BalancedBatch:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    @property
+    def whole(self) -> Chunk:
+        """All images as one chunk, without a copy."""
+        return Chunk(self.images, self.cells, self.seeds, self.index, self.unseen)
 
     @property
     def plan(self) -> BalancePlan:
@@ -64,6 +164,20 @@ class BalancedBatch:
         values = [cell.split(SEPARATOR) for cell in self.cells]
         return {name: [v[i] for v in values] for i, name in enumerate(self.header.factors)}
 
+    @cached_property
+    def keys(self) -> list[str]:
+        """The key of the request that each image was made for: a cell, or a factor's value."""
+        asked = self.plan.asked
+        return [
+            cell if cell in asked else next(v for v in cell.split(SEPARATOR) if v in asked)
+            for cell in self.cells
+        ]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The request's keys in their order; ``to_torch`` numbers them so."""
+        return tuple(self.plan.asked)
+
     @classmethod
     def collect(cls, header: Header, chunks: Iterable[Chunk]) -> Self:
         """Gathers a whole answer, each image copied once.
@@ -71,21 +185,10 @@ class BalancedBatch:
         Raises:
             ValueError: fewer or more images than planned: the stream broke off.
         """
-        total, at = header.plan.total_generate, 0
-        images = np.empty((total, header.size, header.size), np.float32)
-        seeds, index = np.empty(total, np.uint64), np.empty(total, np.uint32)
-        unseen, cells = np.empty(total, np.bool_), list[str]()
+        gathered = Gathering(header)
         for chunk in chunks:
-            end = at + len(chunk.cells)
-            if end > total:
-                raise ValueError(f"more than the {total} images planned")
-            images[at:end], seeds[at:end] = chunk.images, chunk.seeds
-            index[at:end], unseen[at:end] = chunk.index, chunk.unseen
-            cells += chunk.cells
-            at = end
-        if at != total:
-            raise ValueError(f"{at} images instead of the {total} planned")
-        return cls(header, images, cells, seeds, index, unseen)
+            gathered.add(chunk)
+        return cls(**gathered.fields())
 
     def to_parquet(self, path: Path | str) -> None:
         """Writes one Parquet file: a row an image, ``synthetic`` true on each, provenance inside.
@@ -93,13 +196,51 @@ class BalancedBatch:
         Raises:
             StorageError: the file cannot be written; an older file is kept.
         """
-        schema, factors = self.header.schema(), list(self.header.factors)
-        with (
-            replace_when_complete(Path(path)) as temporary,
-            pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
-        ):
-            for chunk in self._chunks():
-                writer.write_batch(to_arrow(chunk, schema, factors))
+        write_parquet(Answer(self.header, iter([self.whole])), Path(path))
+
+    def to_numpy(self) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+        """Images (N, S, S) float32 in [0, 1], and the key of each (N,), as in ``y``."""
+        return self.images, np.asarray(self.keys, np.str_)
+
+    def to_torch(self) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, S, S) float32 in [0, 1], and the class of each (N,) int64.
+
+        A class is the position of the image's key in ``classes``. The images are not copied.
+
+        Raises:
+            ConfigError: torch is not installed.
+        """
+        from serving.torch_data import tensors
+
+        return tensors(self)
+
+    def to_folder(self, path: Path | str) -> None:
+        """Writes 16-bit PNG images and ``labels.csv``, which the folder importer reads back.
+
+        A folder that holds an older export is replaced, any other is refused.
+
+        Raises:
+            ConfigError: Pillow is not installed.
+            DataError: there is no image, or something else than an export stands there.
+            StorageError: it cannot be written; nothing half-written is left.
+        """
+        self._export(path, "png", "PIL")
+
+    def to_dicom(self, path: Path | str) -> None:
+        """Writes a DICOM file an image, each marked as synthetic, and ``labels.csv``.
+
+        Raises:
+            ConfigError: pydicom is not installed.
+            DataError: there is no image, or something else than an export stands there.
+            StorageError: it cannot be written; nothing half-written is left.
+        """
+        self._export(path, "dicom", "pydicom")
+
+    def _export(self, path: Path | str, file_format: str, needs: str) -> None:
+        from fastgan_aug.data.exporters.export import export
+
+        require(needs, "method")
+        export(self.to_dataset(), Path(path), file_format)
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -155,13 +296,20 @@ class BalancedBatch:
             },
         )
 
-    def _chunks(self) -> Iterator[Chunk]:
-        for start in range(0, len(self), ROWS_PER_GROUP):
-            part = slice(start, start + ROWS_PER_GROUP)
-            yield Chunk(
-                self.images[part],
-                self.cells[part],
-                self.seeds[part],
-                self.index[part],
-                self.unseen[part],
-            )
+
+def write_parquet(answer: Answer, path: Path) -> None:
+    """Writes images into one Parquet file as they come, so that memory stays flat.
+
+    Raises:
+        StorageError: the file cannot be written; an older file is kept.
+    """
+    header = answer.header
+    schema, factors = header.schema(), list(header.factors)
+    rows = Grouping(header, ROWS_PER_GROUP)
+    with (
+        replace_when_complete(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for chunk in answer.chunks:
+            for group in rows.add(chunk):
+                writer.write_batch(to_arrow(group.whole, schema, factors))

@@ -7,6 +7,7 @@ start_service(...)                    # in a Ray that this process has initialis
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,66 +15,95 @@ from typing import Any
 import httpx
 import ray
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, ValidationError
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
-from fastgan_aug.config import ServingConfig
+from fastgan_aug.config import ReplicaConfig, ServingConfig
 from fastgan_aug.engines.mlflow_server import check_port
 from fastgan_aug.errors import ConfigError, FastGANAugError, ServiceUnavailable
+from serving.address import is_loopback
 from serving.app import create_app, try_model
+from serving.logs import log_json_lines
 from serving.protocol import PROBLEM_TYPE, error_of
+from serving.ray_measures import RayMeasures
 from serving.registered import RegistryModels
 from serving.request import DEFAULT_MODEL
+from serving.scheduler import Scheduler
+from serving.tokens import find_store
 
 APPLICATION = "fastgan-aug"
 DEPLOYMENT = "SynthesisReplica"
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+TARGET_REQUESTS = 8  # at a time and replica, above which Serve adds a replica
 log = logging.getLogger(__name__)
 
 
-class ServiceArguments(BaseModel):
+class ServiceArguments(ReplicaConfig):
     """What an application is built from: the ``args`` of ``deploy/serve.yaml``.
 
     Attributes:
         tracking_uri: Where the registry is.
         model_name: Name of the registered model.
         default_model: The alias or version that readiness speaks of.
-        threads: torch threads of each replica.
-        replicas: How many replicas hold models.
-        cpus_per_replica: Ray CPUs reserved by each.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     tracking_uri: str
     model_name: str = "fastgan-aug"
     default_model: str = DEFAULT_MODEL
-    threads: int = Field(1, ge=1)
-    replicas: int = Field(1, ge=1)
-    cpus_per_replica: float = Field(0.5, gt=0)
 
 
 @serve.ingress()
 class SynthesisReplica:
     """One replica: the application over the models of the registry."""
 
-    def __init__(self, name: str, tracking_uri: str, default_model: str, threads: int) -> None:
-        self._models = RegistryModels(name, tracking_uri, threads=threads)
-        self._default = default_model
+    def __init__(self, args: ServiceArguments) -> None:
+        log_json_lines(logging.getLogger("serving"))
+        self._measure, self._args = RayMeasures(), args
+        self._tokens = find_store(args.tokens)
+        self._scheduler = Scheduler(
+            most_requests=args.most_waiting_requests,
+            most_images=args.most_waiting_images,
+            measure=self._measure,
+        )
+        self._models = RegistryModels(
+            args.model_name,
+            args.tracking_uri,
+            default=args.default_model,
+            threads=args.threads,
+            poll_seconds=args.poll_seconds,
+            most_versions=args.most_versions,
+            measure=self._measure,
+        )
         try:
-            self._models.get(default_model)
+            self._models.get(args.default_model)
         except FastGANAugError as error:
             # Not a replica's fault, and no reason to restart it: readiness tells.
             log.warning("the default model is not loaded: %s", error)
+        self._models.follow()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that Serve puts behind its proxy."""
-        return create_app(self._models, default_model=self._default)
+        return create_app(
+            self._models,
+            default_model=self._args.default_model,
+            most_images=self._args.most_images,
+            tokens=self._tokens,
+            scheduler=self._scheduler,
+            measure=self._measure,
+        )
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Runs the models in memory; an exception makes Serve replace the replica."""
         for model in self._models.loaded:
-            try_model(model)
+            await try_model(self._scheduler, model)
+
+    def __del__(self) -> None:
+        """Ends the threads; Serve has waited for the answers before."""
+        self._models.close()
+        self._scheduler.close()
 
 
 def app_builder(args: Mapping[str, Any]) -> serve.Application:
@@ -96,13 +126,28 @@ def app_builder(args: Mapping[str, Any]) -> serve.Application:
 
 def build_application(args: ServiceArguments) -> serve.Application:
     """Binds the deployment to its arguments."""
+    scale: dict[str, Any] = {"num_replicas": args.replicas}
+    if args.most_replicas is not None:
+        scale = {
+            "autoscaling_config": {
+                "min_replicas": args.replicas,
+                "max_replicas": args.most_replicas,
+                "target_ongoing_requests": TARGET_REQUESTS,
+            }
+        }
     service = serve.deployment(
         name=DEPLOYMENT,
-        num_replicas=args.replicas,
         ray_actor_options={"num_cpus": args.cpus_per_replica},
+        # The replica itself refuses what is too much, and says when to come back; what Serve
+        # refuses, it refuses without saying. So Serve lets more through than is taken on.
+        max_ongoing_requests=4 * args.most_waiting_requests + 16,
+        health_check_period_s=10,
         health_check_timeout_s=60,
+        graceful_shutdown_timeout_s=args.drain_seconds,
+        graceful_shutdown_wait_loop_s=0.5,
+        **scale,
     )(SynthesisReplica)
-    return service.bind(args.model_name, args.tracking_uri, args.default_model, args.threads)
+    return service.bind(args)
 
 
 def start_service(
@@ -120,6 +165,8 @@ def start_service(
         The service's URL.
 
     Raises:
+        ConfigError: the address is not this machine's own and there are no tokens, or they cannot
+            be read.
         PortInUse: another process listens on the port.
         ModelNotFound: the default model does not exist; nothing is left running.
         ServiceUnavailable: it was not ready in time; the message says what was pending.
@@ -131,17 +178,19 @@ def start_service(
             allowed="a process that has called ray.init",
             do='call ray.init(address="local", include_dashboard=False) first',
         )
+    check_exposure(serving)
+    if serving.haproxy and os.environ.get(HAPROXY) != "1":
+        raise ConfigError(
+            f"serving.haproxy is on, but {HAPROXY} was not set before Ray was loaded",
+            allowed=f"{HAPROXY}=1 in the environment",
+            do="set it, or start with `fastgan-aug serve`, which does",
+        )
     check_port(serving.port, serving.host)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     deadline = time.monotonic() + serving.timeout
-    arguments = ServiceArguments(
-        tracking_uri=tracking_uri,
-        model_name=model_name,
-        default_model=default_model,
-        threads=serving.threads,
-        replicas=serving.replicas,
-        cpus_per_replica=serving.cpus_per_replica,
-    )
+    named = {"tracking_uri": tracking_uri, "model_name": model_name, "default_model": default_model}
+    shared = serving.model_dump(include=set(ReplicaConfig.model_fields))
+    arguments = ServiceArguments.model_validate(shared | named)
     shown = f"[{serving.host}]" if ":" in serving.host else serving.host
     url = f"http://{shown}:{serving.port}".replace("//0.0.0.0:", "//127.0.0.1:")
     try:
@@ -160,6 +209,22 @@ def start_service(
         stop_service()
         raise
     return url
+
+
+def check_exposure(serving: ServingConfig) -> None:
+    """Refuses to listen to other machines without asking them for a token.
+
+    Raises:
+        ConfigError: that was asked for, or the tokens cannot be read.
+    """
+    exposed = serving.haproxy or not is_loopback(serving.host)
+    if exposed and find_store(serving.tokens) is None:
+        asked = "haproxy is on" if serving.haproxy else f"host is {serving.host!r}"
+        raise ConfigError(
+            f"serving.{asked}, and the service has no tokens",
+            allowed="without tokens a loopback address (127.0.0.1, ::1, localhost), no HAProxy",
+            do="make a token with `fastgan-aug token NAME --file FILE`, and set serving.tokens",
+        )
 
 
 def stop_service() -> None:

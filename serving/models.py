@@ -72,6 +72,10 @@ class LoadedModel:
 class ModelSource(Protocol):
     """Finds models by alias or version."""
 
+    def known(self, model: str) -> LoadedModel | None:
+        """The model if it is in memory; returns at once, whatever the registry does."""
+        ...
+
     def get(self, model: str) -> LoadedModel:
         """The model, loaded if it was not yet; called in a thread.
 
@@ -80,4 +84,8 @@ class ModelSource(Protocol):
             RegistryError: the registry could not be reached.
             CheckpointError: the checkpoint is damaged.
         """
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """What ``GET /v1/status`` tells of the models: JSON values."""
         ...

@@ -16,12 +16,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fastgan_aug.balance import SEPARATOR, BalancePlan
+from fastgan_aug.balance import BalancePlan
 from fastgan_aug.data.schema import BATCH_COLUMNS, OWN_COLUMNS
 from fastgan_aug.errors import ConfigError, FastGANAugError
+from fastgan_aug.target import SEPARATOR
 
 FORMAT = 1
 METADATA_KEY = b"fastgan_aug.batch"
+VERSION_KEY = b"fastgan_aug.version"
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 PROBLEM_TYPE = "application/problem+json"
 CHUNK = 64
@@ -35,6 +37,22 @@ def sample_seed(request_seed: int, cell: str, index: int) -> int:
     """
     digest = hashlib.sha256(f"{request_seed}|{cell}|{index}".encode()).digest()
     return int.from_bytes(digest[:8], "big")
+
+
+def positions(generate: Mapping[str, int], start: int, stop: int) -> Iterator[tuple[str, int]]:
+    """The images ``start`` to ``stop`` of all that are planned: cell by cell, each by its index.
+
+    A page, a shard or what is left after a broken connection is such a range, so that each image
+    keeps its cell, index and seed.
+
+    Yields:
+        Cell and index within the cell, as ``sample_seed`` takes them.
+    """
+    before = 0
+    for cell, n in generate.items():
+        for index in range(max(start - before, 0), min(stop - before, n)):
+            yield cell, index
+        before += n
 
 
 @dataclass(frozen=True)
@@ -79,12 +97,25 @@ class Header:
         factors: ``{factor: values}`` in the condition space's order.
         plan: How many images of which cell, and why any cell stays short.
         provenance: Where the images come from.
+        page: First position and the one after the last of the images that are here (``positions``);
+            None where all are.
     """
 
     size: int
     factors: Mapping[str, Sequence[str]]
     plan: BalancePlan
     provenance: Provenance
+    page: tuple[int, int] | None = None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First position of the images that are here, and the one after the last."""
+        return self.page or (0, self.plan.total_generate)
+
+    def __str__(self) -> str:
+        """What each key has, wants and gets, and who generates it."""
+        origin = self.provenance
+        return f"{self.plan}\nby {origin.model} version {origin.version}, seed {origin.seed}"
 
     def schema(self) -> pa.Schema:
         """The Arrow schema of stream and file, this header in its metadata.
@@ -114,6 +145,7 @@ class Header:
             "factors": {name: list(values) for name, values in self.factors.items()},
             "plan": self.plan.to_dict(),
             "provenance": asdict(self.provenance),
+            "page": self.page,
         }
         return json.dumps(plain)
 
@@ -124,8 +156,18 @@ class Header:
         Raises:
             ValueError: the metadata is missing, or of another format.
         """
+        return cls.from_json((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Self:
+        """Reads ``to_json`` back.
+
+        Raises:
+            ValueError: no header of this format.
+        """
         try:
-            plain = json.loads((schema.metadata or {})[METADATA_KEY])
+            plain = json.loads(text)
+            page = plain.get("page")
             if plain["format"] != FORMAT:
                 raise ValueError(f"format {plain['format']!r} instead of {FORMAT}")
             return cls(
@@ -133,8 +175,9 @@ class Header:
                 plain["factors"],
                 BalancePlan.from_dict(plain["plan"]),
                 Provenance(**plain["provenance"]),
+                (int(page[0]), int(page[1])) if page else None,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"no header of a batch: {error!r}") from error
 
 
@@ -155,6 +198,26 @@ class Chunk:
     seeds: NDArray[np.uint64]
     index: NDArray[np.uint32]
     unseen: NDArray[np.bool_]
+
+    def __getitem__(self, part: slice) -> Chunk:
+        """Some of the images, without a copy."""
+        return Chunk(
+            self.images[part], self.cells[part], self.seeds[part], self.index[part],
+            self.unseen[part],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What answers a request: known at once, and the images as they are made.
+
+    Attributes:
+        header: Plan and provenance.
+        chunks: The images, once.
+    """
+
+    header: Header
+    chunks: Iterator[Chunk]
 
 
 def to_arrow(chunk: Chunk, schema: pa.Schema, factors: Sequence[str]) -> pa.RecordBatch:
@@ -180,7 +243,8 @@ def from_arrow(batch: pa.RecordBatch, size: int) -> Chunk:
     ):
         raise ValueError("a value is missing, or a row is not marked synthetic")
     images = batch["image"].flatten().to_numpy(zero_copy_only=False).reshape(-1, size, size)
-    if not bool(np.all((images >= 0) & (images <= 1))):
+    # NaN is neither: it comes out of both.
+    if images.size and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError("an image has values outside [0, 1]")
     return Chunk(
         images,
@@ -194,12 +258,14 @@ def from_arrow(batch: pa.RecordBatch, size: int) -> Chunk:
 def encode(header: Header, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     """The Arrow IPC stream of a batch, piece by piece: schema and first chunk, each other, the end.
 
-    Never more than one chunk is held, so that a large answer never sits in memory.
+    Never more than one chunk is held, so that a large answer never sits in memory. Each record
+    batch names the model's version in metadata of its own.
     """
     schema, factors, sink = header.schema(), list(header.factors), io.BytesIO()
+    named = {VERSION_KEY: header.provenance.version.encode()}
     with pa.ipc.new_stream(sink, schema) as writer:
         for chunk in chunks:
-            writer.write_batch(to_arrow(chunk, schema, factors))
+            writer.write_batch(to_arrow(chunk, schema, factors), custom_metadata=named)
             yield _drained(sink)
     yield _drained(sink)
 

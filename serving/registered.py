@@ -1,87 +1,254 @@
-"""Models from the registry: found by alias or version, verified, loaded, kept."""
+"""Models from the registry: found by alias or version, verified, loaded, tried, kept, followed."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
 
 from fastgan_aug.engines.mlflow_registry import RegisteredVersion, fetch, find
-from fastgan_aug.errors import ModelNotFound, RegistryError
-from fastgan_aug.gan.synthesizer import Synthesizer
+from fastgan_aug.errors import CheckpointError, FastGANAugError, ModelNotFound, RegistryError
+from fastgan_aug.gan.synthesizer import CHUNK, Synthesizer
+from serving.measures import REFUSED_VERSIONS, SERVED_VERSION, Measure, measure_nothing
 from serving.models import LoadedModel
 
-# How long an alias may lag behind the registry, and how many versions stay in memory.
-ALIAS_SECONDS = 5.0
+POLL_SECONDS = 5.0
 MOST_VERSIONS = 3
+MOST_ALIASES = 16
 log = logging.getLogger(__name__)
 
 
 class RegistryModels:
-    """A `ModelSource` on a registered model.
+    """A `ModelSource` on a registered model, which follows its aliases.
+
+    A version that is loaded is served whether the registry answers or not. A new version is
+    fetched, verified, loaded and tried beside the old one, and takes the alias over at once and
+    whole; one that fails is refused, and the old one stays. A request keeps the version that it
+    began with.
 
     Args:
         name: Name of the registered model.
         tracking_uri: Where the registry is.
+        default: The alias or version that is never dropped from memory.
         threads: torch threads of this process.
+        poll_seconds: How often the registry is asked what the aliases mean.
+        most_versions: Versions in memory; the least recently used goes.
+        measure: Where numbers go.
     """
 
-    def __init__(self, name: str, tracking_uri: str, *, threads: int = 1) -> None:
-        self._name, self._uri, self._threads = name, tracking_uri, threads
+    def __init__(
+        self,
+        name: str,
+        tracking_uri: str,
+        *,
+        default: str = "",
+        threads: int = 1,
+        poll_seconds: float = POLL_SECONDS,
+        most_versions: int = MOST_VERSIONS,
+        measure: Measure = measure_nothing,
+    ) -> None:
+        self._name, self._uri, self._default, self._threads = name, tracking_uri, default, threads
+        self._poll_seconds, self._most = poll_seconds, most_versions
+        self._measure = measure
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
-        self._aliases: dict[str, tuple[str, float]] = {}
-        self._lock = threading.Lock()
+        self._aliases: dict[str, str] = {}
+        self._refused: dict[str, tuple[str, CheckpointError]] = {}
+        self._outage: str | None = None
+        self._lock = threading.Lock()  # of the fields above: never held for long
+        self._loading = threading.Lock()  # one version is loaded at a time
+        self._ended = threading.Event()
+        self._poller: threading.Thread | None = None
+
+    def known(self, model: str) -> LoadedModel | None:
+        """The version in memory that an alias or a number means; None where there is none."""
+        with self._lock:
+            version = self._aliases.get(model, model)
+            if version not in self._loaded:
+                return None
+            self._loaded.move_to_end(version)
+            return replace(self._loaded[version], alias=model)
 
     def get(self, model: str) -> LoadedModel:
         """The version that an alias or a number means, loaded if it was not yet.
 
-        While the registry is away, what was known last goes on being served.
-
         Raises:
             ModelNotFound: no such version or alias.
             RegistryError: the registry could not be reached, and nothing was known.
-            CheckpointError: the checkpoint is damaged.
+            CheckpointError: the version is damaged, or does not generate; it is refused.
         """
-        with self._lock:
-            version = self._version(model)
-            if version not in self._loaded:
-                self._loaded[version] = self._load(version)
-                if len(self._loaded) > MOST_VERSIONS:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(version)
-            return replace(self._loaded[version], alias=model)
+        found = self.known(model)
+        if found is None:
+            self._adopt(model)
+            found = self.known(model)
+        if found is None:  # pushed out of memory in between
+            raise RegistryError(
+                f"{model!r} was pushed out of memory by other versions",
+                do="ask again; raise serving.most_versions",
+            )
+        return found
 
     @property
     def loaded(self) -> list[LoadedModel]:
         """The versions in memory."""
-        return list(self._loaded.values())
+        with self._lock:
+            return list(self._loaded.values())
 
-    def _version(self, model: str) -> str:
-        if model in self._loaded:
-            return model
-        version, known_at = self._aliases.get(model, ("", 0.0))
-        if version and time.monotonic() - known_at < ALIAS_SECONDS:
-            return version
-        try:
-            version = find(self._name, model, self._uri).version
-        except ModelNotFound:
-            raise
-        except RegistryError as error:
-            if version not in self._loaded:
+    def status(self) -> dict[str, Any]:
+        """Versions in memory, what aliases mean, what was refused: JSON values."""
+        with self._lock:
+            return {
+                "model": self._name,
+                "aliases": dict(self._aliases),
+                "loaded": list(self._loaded),
+                "refused": {version: str(error) for version, (_, error) in self._refused.items()},
+                "registry": self._outage or "reached",
+            }
+
+    # -- following the aliases -------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """From now on asks the registry again and again, in a thread of its own."""
+        self._poller = threading.Thread(target=self._poll, name="registry", daemon=True)
+        self._poller.start()
+
+    def close(self) -> None:
+        """Ends the thread after what it is doing."""
+        self._ended.set()
+
+    def _poll(self) -> None:
+        while not self._ended.wait(self._poll_seconds):
+            self.look()
+
+    def look(self) -> None:
+        """Asks the registry once what every alias means, and takes over what is new and good."""
+        with self._lock:
+            aliases = [*self._aliases]
+            if self._default and self._default not in aliases:
+                aliases.append(self._default)
+        for alias in aliases:
+            try:
+                self._adopt(alias)
+            except CheckpointError:
+                pass  # told when it was refused
+            except ModelNotFound:
+                self._forget(alias)
+            except FastGANAugError as error:
+                self._away(error)
+                return
+            except Exception:  # whatever it is, the next look has to come
+                log.exception("looking at the registry failed")
+
+    def _forget(self, alias: str) -> None:
+        with self._lock:
+            gone = self._aliases.pop(alias, None)
+        if gone is not None:
+            log.warning("%r is no alias any more; it meant version %s", alias, gone)
+
+    def _away(self, error: FastGANAugError) -> None:
+        with self._lock:
+            first, self._outage = self._outage is None, str(error)
+        if first:
+            log.warning("the registry is away; what is loaded stays: %s", error)
+
+    def _adopt(self, model: str) -> None:
+        """Makes an alias mean what the registry says, once that version has proved itself."""
+        found = find(self._name, model, self._uri)
+        with self._lock:
+            self._outage = None
+            before = self._aliases.get(model)
+        if before != found.version or self.known(found.version) is None:
+            self._have(found)
+        if model == found.version:
+            return
+        with self._lock:
+            self._aliases.pop(model, None)
+            self._aliases[model] = found.version
+            while len(self._aliases) > MOST_ALIASES:
+                del self._aliases[next(iter(self._aliases))]
+        if before != found.version:
+            log.info("alias", extra={"facts": {"alias": model, "version": found.version}})
+            self._measure(SERVED_VERSION, float(found.version), {"alias": model})
+
+    # -- one version -------------------------------------------------------------------------------
+
+    def _have(self, found: RegisteredVersion) -> None:
+        """Loads a version, if it is not in memory."""
+        with self._loading:
+            if self.known(found.version) is not None:
+                return
+            content = str(sorted(found.tags.items()))
+            before, error = self._refused.get(found.version, ("", None))
+            if error is not None and before == content:
+                raise error
+            try:
+                model = self._load(found.version)
+                score = try_out(model)
+            except CheckpointError as error:
+                self._refuse(found.version, content, error)
                 raise
-            log.warning("%r stays version %s: %s", model, version, error)
-        self._aliases[model] = version, time.monotonic()
-        return version
+            with self._lock:
+                self._loaded[found.version] = model
+                self._refused.pop(found.version, None)
+                self._make_room(found.version)
+        facts = {"version": found.version, "spread": round(score, 6)}
+        log.info("loaded", extra={"facts": facts})
 
     def _load(self, version: str) -> LoadedModel:
         # The weights are in memory afterwards: the files need not stay.
         with TemporaryDirectory(prefix="fastgan-aug-") as folder:
-            found: RegisteredVersion = fetch(self._name, version, self._uri, Path(folder))
+            found = fetch(self._name, version, self._uri, Path(folder))
             assert found.folder is not None
             synthesizer = Synthesizer.load(found.folder, threads=self._threads)
-        log.info("loaded version %s of %s", version, self._name)
         return LoadedModel(synthesizer, found.name, found.version, version, found.run_id or "")
+
+    def _refuse(self, version: str, content: str, error: CheckpointError) -> None:
+        with self._lock:
+            self._refused[version] = content, error
+            while len(self._refused) > MOST_ALIASES:
+                del self._refused[next(iter(self._refused))]
+        self._measure(REFUSED_VERSIONS, 1, {"reason": error.code})
+        log.error("version %s is refused: %s", version, error)
+
+    def _make_room(self, newest: str) -> None:
+        stays = {newest, self._aliases.get(self._default, self._default)}
+        for version in [v for v in self._loaded if v not in stays]:
+            if len(self._loaded) <= self._most:
+                return
+            del self._loaded[version]
+
+
+def try_out(model: LoadedModel) -> float:
+    """Generates one batch over all cells with fixed seeds, and looks at it; also warms the model.
+
+    Returns:
+        The spread: the standard deviation over the images, mean over pixels and cells, of [0, 1].
+
+    Raises:
+        CheckpointError: images of another shape, not finite, out of [0, 1], without any contrast,
+            or two that are the same.
+    """
+    synthesizer = model.synthesizer
+    cells = [synthesizer.space.cells[i % len(synthesizer.space.cells)] for i in range(CHUNK)]
+    images = synthesizer.generate(cells, np.arange(CHUNK, dtype=np.uint64))
+    flat = images.reshape(len(images), -1)
+    wrong = {
+        f"of shape {images.shape}": images.shape != (CHUNK, synthesizer.size, synthesizer.size),
+        "that are not finite": not np.isfinite(flat).all(),
+        "out of [0, 1]": bool((flat < 0).any() or (flat > 1).any()),
+        "without any contrast": bool((np.ptp(flat, axis=1) == 0).any()),
+        "that are the same for other seeds": len(np.unique(flat, axis=0)) < CHUNK,
+    }
+    found = [what for what, is_so in wrong.items() if is_so]
+    if found:
+        raise CheckpointError(
+            f"version {model.version} of {model.name} generates images {' and '.join(found)}",
+            allowed="finite images in [0, 1] that differ from seed to seed",
+            do="promote another version",
+        )
+    return float(flat.std(0).mean())

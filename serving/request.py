@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 from uuid import uuid4
 
-from fastgan_aug.balance import MAJORITY, Target, is_ratio
+from fastgan_aug.balance import is_ratio
 from fastgan_aug.errors import BalanceError
+from fastgan_aug.target import MAJORITY, STRATEGIES, Target
 
 DEFAULT_MODEL = "champion"
 LONGEST_KEY = 200
 LARGEST_COUNT = 10**9
 LARGEST_SEED = 2**64 - 1
+LARGEST_POSITION = 2**53 - 1  # what a JSON number of any reader holds exactly
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
 
 
@@ -25,12 +27,15 @@ class BatchRequest:
 
     Attributes:
         counts: Real images there are, by cell or by the values of one factor.
-        target: Desired count after filling: ``"majority"``, an integer, or a mapping.
+        target: Desired count after filling: one of ``STRATEGIES``, an integer, or a mapping.
         model: An alias of the registered model, or a version's number.
         seed: 0 to 2**64 - 1; the same request with the same seed gives the same images.
         max_ratio: Most synthetic per real image over the whole request; None fills exactly.
         allow_unseen: Whether cells without training images may be generated.
-        request_id: Kept over retries, and written into the provenance.
+        request_id: Kept over retries and pages, and written into the provenance.
+        page: First position and the one after the last of the images to send, of all that are
+            planned (``protocol.positions``); None sends all. An answer may end before the page
+            does: the next page starts where it ended.
 
     Raises:
         BalanceError: a field has a value of another kind; the message names it.
@@ -43,6 +48,7 @@ class BatchRequest:
     max_ratio: float | None = None
     allow_unseen: bool = False
     request_id: str = field(default_factory=lambda: uuid4().hex)
+    page: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in _RULES:
@@ -71,6 +77,8 @@ class BatchRequest:
             raise _refused(f"unknown fields {unknown}"[:LONGEST_KEY], ", ".join(known))
         if "counts" not in plain:
             raise _refused("counts is missing", "a mapping {cell: number of real images}")
+        if isinstance(plain.get("page"), list):
+            plain["page"] = tuple(plain["page"])
         return cls(**plain)
 
 
@@ -114,20 +122,29 @@ def _is_counts(value: object) -> bool:
 
 def _is_target(value: object) -> bool:
     if isinstance(value, str):
-        return value == MAJORITY
+        return value in STRATEGIES
     return _is_counts(value if isinstance(value, Mapping) else {"": value})
 
 
+def _is_page(value: object) -> bool:
+    if value is None:
+        return True
+    pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_integer, value))
+    return pair and 0 <= value[0] <= value[1] <= LARGEST_POSITION  # type: ignore[index]
+
+
+_WORDS = ", ".join(f'"{word}"' for word in STRATEGIES)
 _COUNTS = f"a mapping of keys up to {LONGEST_KEY} characters to integers up to {LARGEST_COUNT}"
 _NAMES = "1 to 100 letters, digits, '_', '.', '-'"
 _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "counts": (_is_counts, _COUNTS),
-    "target": (_is_target, f'"majority", an integer up to {LARGEST_COUNT}, or {_COUNTS}'),
+    "target": (_is_target, f"{_WORDS}, an integer up to {LARGEST_COUNT}, or {_COUNTS}"),
     "model": (_is_name, f"an alias or version: {_NAMES}"),
     "seed": (lambda v: _is_integer(v) and 0 <= v <= LARGEST_SEED, "an integer, 0 to 2**64 - 1"),
     "max_ratio": (lambda v: v is None or is_ratio(v), "null, or a number of 0 or more"),
     "allow_unseen": (lambda v: isinstance(v, bool), "true or false"),
     "request_id": (_is_name, _NAMES),
+    "page": (_is_page, "null, or two integers [first, after the last], ascending from 0"),
 }  # fmt: skip
 
 _COUNTS_SCHEMA = {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}
@@ -140,13 +157,25 @@ REQUEST_SCHEMA: Mapping[str, Any] = {
         "target": {
             "default": MAJORITY,
             "description": "desired count after filling, real and synthetic together",
-            "anyOf": [{"const": MAJORITY}, {"type": "integer", "minimum": 0}, _COUNTS_SCHEMA],
+            "anyOf": [
+                {"enum": list(STRATEGIES)},
+                {"type": "integer", "minimum": 0},
+                _COUNTS_SCHEMA,
+            ],
         },
         "model": {"type": "string", "default": DEFAULT_MODEL, "description": "alias or version"},
         "seed": {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED, "default": 0},
         "max_ratio": {"type": ["number", "null"], "minimum": 0, "default": None},
         "allow_unseen": {"type": "boolean", "default": False},
         "request_id": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,100}$"},
+        "page": {
+            "description": "positions of the images to send: the first and the one after the last",
+            "type": ["array", "null"],
+            "items": {"type": "integer", "minimum": 0, "maximum": LARGEST_POSITION},
+            "minItems": 2,
+            "maxItems": 2,
+            "default": None,
+        },
     },
     "examples": [{"counts": {"a": 50, "b": 20}, "target": MAJORITY, "seed": 7}],
 }

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import torch
 
 from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.engines.mlflow_registry import RegisteredVersion, register
+from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset
 from fastgan_aug.errors import ModelNotFound
 from fastgan_aug.gan.checkpoint import Lineage, write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
@@ -40,6 +47,28 @@ def tiny_checkpoint(folder: Path, origin: Lineage, seed: int = 3) -> Path:
     return folder
 
 
+def registered(
+    folder: Path, uri: str, name: str, number: int, *, broken: bool = False
+) -> RegisteredVersion:
+    """Trains nothing: registers a tiny checkpoint as the next version of a model, with a run.
+
+    A ``broken`` one is whole by its hashes, but its weights are not finite.
+    """
+    origin = lineage(ONE_FACTOR, ONE_COUNTS)
+    tracker = RunTracker(folder / f"run-{number}", uri=uri, experiment="toy", name=f"run-{number}")
+    data = TrackedDataset("shapes", origin.dataset_digest, origin.class_counts)
+    tracker.start({"number": number}, data)
+    dimension = ConditionSpace.of(origin.space).dimension
+    state = new_state(NETWORK, TrainingConfig(seed=number), dimension, torch.device("cpu"))
+    if broken:
+        next(iter(state.generator.output.parameters())).data.fill_(float("nan"))
+    made = folder / f"checkpoint-{number}"
+    write_checkpoint(made, state, state.generator, origin)
+    tracker.finish()
+    assert tracker.close()
+    return register(made, uri=uri, model_name=name, run_id=tracker.run_id or "")
+
+
 class FolderModels:
     """A `ModelSource` on checkpoint folders: ``champion`` and ``1`` are the first of them."""
 
@@ -51,6 +80,15 @@ class FolderModels:
         if version not in self._loaded:
             raise ModelNotFound(f"no {model!r}", allowed="1", do="register one")
         return LoadedModel(self._loaded[version], "toy", version, model, "run-7")
+
+    def known(self, model: str) -> LoadedModel | None:
+        try:
+            return self.get(model)
+        except ModelNotFound:
+            return None
+
+    def status(self) -> dict[str, object]:
+        return {"loaded": list(self._loaded)}
 
 
 class InProcess(httpx.BaseTransport):
@@ -71,9 +109,41 @@ class InProcess(httpx.BaseTransport):
         async with transport:
             response = await transport.handle_async_request(outgoing)
             body = await response.aread()
+        response.headers.pop("content-encoding", None)  # `aread` has decoded it
         return httpx.Response(response.status_code, headers=response.headers, content=body)
+
+
+@contextmanager
+def over_http(app: object) -> Iterator[str]:
+    """The application on a real socket of this process; yields its address."""
+    import uvicorn
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
+
+
+def serve(folder: Path, port: int) -> None:
+    """The real application on real HTTP until the process is ended."""
+    import uvicorn
+
+    from serving.app import create_app
+
+    uvicorn.run(create_app(FolderModels(folder)), port=port, log_level="critical")
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]))

@@ -5,15 +5,25 @@ from __future__ import annotations
 import io
 import json
 import re
+from itertools import pairwise
 
 import httpx
 import numpy as np
 import pytest
 
-from fastgan_aug.errors import BalanceError
-from serving.app import CHUNK, LARGEST_BODY, chunks, create_app
+from serving.access import LARGEST_BODY
+from serving.app import create_app
 from serving.batch import BalancedBatch
-from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, decode, error_classes, sample_seed
+from serving.generating import chunks
+from serving.protocol import (
+    CHUNK,
+    MEDIA_TYPE,
+    PROBLEM_TYPE,
+    Header,
+    decode,
+    error_classes,
+    sample_seed,
+)
 from serving.request import BatchRequest
 from tests.served import (
     TWO_COUNTS,
@@ -92,6 +102,43 @@ class BalancedPlanOf:
         self.generate = generate
 
 
+def test_the_plan_is_told_before_any_image_and_is_the_answers_own(http):
+    asked = {"counts": {"LOW/none": 90, "LOW/left": 10}, "target": "not majority", "seed": 5}
+    asked |= {"request_id": "one"}
+    told = http.post("/v1/plan", content=json.dumps(asked))
+    assert told.status_code == 200
+    header = Header.from_json(told.content)
+    assert header == batch_of(ask(http, **asked)).header
+    assert "LOW/left   10     90    80  filled" in str(header)
+    refused = http.post("/v1/plan", content=json.dumps({"counts": {"LOW/both": 1}, "target": 2}))
+    assert (refused.status_code, refused.json()["code"]) == (422, "cell-unseen")
+
+
+def test_a_plan_may_be_larger_than_an_answer(http):
+    asked = json.dumps({"counts": {"LOW/none": 5}, "target": 10**6})
+    header = Header.from_json(http.post("/v1/plan", content=asked).content)
+    assert header.plan.total_generate == 10**6 - 5
+
+
+@pytest.mark.parametrize("cuts", [(0, 166), (0, 1, 79, 81, 166, 200), (0, 64, 128, 192)])
+def test_pages_are_the_answer_cut_in_pieces(http, cuts):
+    asked = {"counts": {"LOW/none": 90, "LOW/left": 10, "HIGH/both": 4}, "seed": 5}
+    whole = batch_of(ask(http, **asked))
+    pages = [batch_of(ask(http, page=page, **asked)) for page in pairwise(cuts)]
+    assert b"".join(p.images.tobytes() for p in pages) == whole.images.tobytes()
+    assert [c for p in pages for c in p.cells] == whole.cells
+    for name in ("seeds", "index"):
+        together = np.concatenate([getattr(p, name) for p in pages])
+        assert (together == getattr(whole, name)).all()
+    assert [p.header.page for p in pages] == [(min(a, 166), min(b, 166)) for a, b in pairwise(cuts)]
+
+
+def test_a_page_is_shortened_to_what_one_answer_may_hold(http):
+    page = batch_of(ask(http, counts={"LOW/none": 5}, target=2000, page=[100, 2000]))
+    assert page.header.page == (100, 600)
+    assert page.index[[0, -1]].tolist() == [100, 599]
+
+
 def test_nothing_to_generate_is_an_empty_batch(http):
     batch = batch_of(ask(http, counts={"LOW/none": 3}))
     assert len(batch) == 0
@@ -117,6 +164,11 @@ def test_unseen_cells_are_refused_or_marked(http):
         ({"counts": {"LOW/none": 5}, "target": 506}, 422, "balance-invalid"),
         ({"counts": {"LOW/none": 5}, "target": 10**9}, 422, "balance-invalid"),
         ({"target": 3}, 422, "balance-invalid"),
+        ({"counts": {"LOW/none": 5}, "page": [3, 2]}, 422, "balance-invalid"),
+        ({"counts": {"LOW/none": 5}, "page": [-1, 2]}, 422, "balance-invalid"),
+        ({"counts": {"LOW/none": 5}, "page": [0, 2**53]}, 422, "balance-invalid"),
+        ({"counts": {"LOW/none": 5}, "page": [0]}, 422, "balance-invalid"),
+        ({"counts": {"LOW/none": 5}, "page": "all"}, 422, "balance-invalid"),
     ],
 )
 def test_bad_requests_are_problems_before_any_image(http, fields, status, code):
@@ -132,7 +184,7 @@ def test_bad_requests_are_problems_before_any_image(http, fields, status, code):
 
 def test_a_body_too_large_is_refused(http):
     response = http.post("/v1/balanced-batch", content=b" " * (LARGEST_BODY + 1))
-    assert response.status_code == BalanceError.http_status
+    assert response.status_code == 413
     assert "bytes" in response.json()["detail"]
 
 
@@ -185,7 +237,7 @@ def test_other_paths_and_failures_are_problems_too(http):
     assert told.headers["content-type"].startswith(PROBLEM_TYPE)
 
     class Broken:
-        def get(self, model: str) -> None:
+        def known(self, model: str) -> None:
             raise RuntimeError("a secret of the inside")
 
     app = create_app(Broken())

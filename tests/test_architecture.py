@@ -26,12 +26,23 @@ THIRD_PARTY = {
     "fastgan_aug.errors": set(),
     "fastgan_aug.storage": set(),
     "fastgan_aug.balance": set(),
+    "fastgan_aug.target": set(),
     "fastgan_aug.code_version": set(),
     "fastgan_aug.conditions": {"numpy"},
     "serving.client": CLIENT,
     "serving.protocol": CLIENT,
     "serving.batch": CLIENT,
     "serving.request": CLIENT,
+    "serving.address": CLIENT,
+    "serving.asking": CLIENT,
+    "serving.async_client": CLIENT,
+    "serving.attempts": CLIENT,
+    "serving.decoding": CLIENT,
+    "serving.exchange": CLIENT,
+    "serving.generating": CLIENT,
+    "serving.progress": {"rich"},
+    "serving.sampler": {"numpy", "imblearn", "sklearn"},
+    "serving.torch_data": {"numpy", "torch"},
 }
 # Modules of this project that a room may not import.
 NOT_OURS = {
@@ -61,7 +72,7 @@ LIGHT = {
         HEAVY | {"pydantic", "pyarrow", "sklearn", "scipy", "matplotlib", "httpx", "serving"},
     ),
     "client": (
-        ["serving.client", "serving.protocol", "serving.batch", "fastgan_aug.balance"],
+        ["serving.client", "serving.protocol", "serving.batch", "serving.offline"],
         HEAVY | {"torch", "pydantic", "sklearn", "scipy", "matplotlib", "safetensors", "pandas"},
     ),
     "command line": (

@@ -12,7 +12,7 @@ from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import ConfigError
 
-SAMPLE = ("sample", "--counts", "a=1,b=2", "--url", "http://127.0.0.1:9", "--out", "OUT")
+SAMPLE = ("sample", "--counts", "a=1,b=2", "--url", "http://127.0.0.1:9", "--out", "OUT.parquet")
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -128,7 +128,7 @@ def test_the_rest_is_bounded_by_images_and_by_time() -> None:
 def test_an_expected_error_is_one_message(
     arguments: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
-    done = command(*(str(tmp_path / "out") if a == "OUT" else a for a in arguments))
+    done = command(*(a.replace("OUT", str(tmp_path / "out")) for a in arguments))
     assert done.returncode == 1
     assert said in done.stderr
     assert "what to do" in done.stderr

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import uvicorn
 
 from fastgan_aug.conditions import Cell
 from fastgan_aug.errors import (
     BalanceError,
     DataError,
+    FastGANAugError,
     ModelNotFound,
     RegistryError,
     ServiceUnavailable,
@@ -28,17 +29,24 @@ from fastgan_aug.errors import (
     UnseenCell,
 )
 from serving.app import create_app
-from serving.client import ATTEMPTS, BalancedBatch, Client, request_balanced_batch
+from serving.attempts import ATTEMPTS
+from serving.client import BalancedBatch, Client, request_balanced_batch
 from tests.served import (
     ONE_COUNTS,
     ONE_FACTOR,
     FolderModels,
     InProcess,
     lineage,
+    over_http,
     tiny_checkpoint,
 )
 
 COUNTS = {"disc": 60, "ring": 40, "bar": 24}
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr("serving.attempts.FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,79 @@ def test_labels_count_as_their_counts(client, batch):
     for counts in (y, list(y), {Cell((k,)): np.int64(n) for k, n in COUNTS.items()}):
         again = client.request_balanced_batch(counts, seed=np.int64(7))
         assert again.images.tobytes() == batch.images.tobytes()
+
+
+def test_batches_as_they_come_are_the_batch_cut_in_pieces(client, batch):
+    parts = list(client.iter_batches(COUNTS, seed=7, batch_size=20))
+    assert [len(part) for part in parts] == [20, 20, 16]
+    assert [part.header.page for part in parts] == [(0, 20), (20, 40), (40, 56)]
+    assert b"".join(part.images.tobytes() for part in parts) == batch.images.tobytes()
+    assert [cell for part in parts for cell in part.cells] == batch.cells
+    assert list(client.iter_batches({"disc": 5})) == []
+    with pytest.raises(BalanceError, match="batch_size"):
+        list(client.iter_batches(COUNTS, batch_size=0))
+
+
+def test_pages_of_any_length_make_the_same_batch(models, batch, monkeypatch):
+    for page in (1, 7, 55, 56):
+        monkeypatch.setattr("serving.exchange.PAGE", page)
+        transport = Faulty(models, [])
+        with Client(transport=transport) as client:
+            again = client.request_balanced_batch(COUNTS, seed=7)
+        assert again.images.tobytes() == batch.images.tobytes()
+        assert again.header.page is None
+        bodies = [json.loads(body) for body in transport.bodies]
+        assert len(bodies) == -(-56 // page)
+        assert len({body["request_id"] for body in bodies}) == 1
+        assert {body["model"] for body in bodies[1:]} <= {"1"}  # the version that answered first
+
+
+def test_a_service_that_sends_less_than_a_page_is_asked_again(models, batch):
+    with Client(transport=InProcess(create_app(models, most_images=10))) as client:
+        again = client.request_balanced_batch(COUNTS, seed=7)
+    assert again.images.tobytes() == batch.images.tobytes()
+
+
+def test_the_plan_is_the_batchs_own(client, batch):
+    told = client.plan(COUNTS, seed=7)
+    assert told.plan == batch.plan
+    assert told.provenance.version == batch.provenance.version
+    assert "ring    40     60    20  filled" in str(told)
+    with pytest.raises(UnseenCell):
+        client.plan({"disc": 5, "cross": 0})
+
+
+def test_a_function_of_the_labels_is_a_target(client):
+    y = np.asarray(["disc"] * 5 + ["ring"] * 2)
+    seen = []
+
+    def twice(labels):
+        seen.append(labels)
+        return {name: 2 * n for name, n in Counter(labels.tolist()).items()}
+
+    batch = client.request_balanced_batch(y, twice)
+    assert seen[0] is y
+    assert Counter(batch.cells) == {"disc": 5, "ring": 2}
+    assert client.plan((name for name in y), lambda labels: {"ring": len(labels)}).plan == (
+        client.plan({"disc": 5, "ring": 2}, {"ring": 7}).plan
+    )
+
+
+def test_arrays_and_tensors_say_what_the_batch_holds(batch):
+    images, y = batch.to_numpy()
+    assert images is batch.images
+    assert y.tolist() == batch.keys == batch.cells
+    as_tensor, classes = batch.to_torch()
+    assert as_tensor.shape == (56, 1, 32, 32)
+    assert as_tensor.numpy().tobytes() == images.tobytes()
+    assert [batch.classes[i] for i in classes] == batch.cells
+
+
+def test_progress_is_shown_when_it_is_asked_for(client, capsys):
+    client.request_balanced_batch(COUNTS, seed=7)
+    assert capsys.readouterr().out == ""
+    client.request_balanced_batch(COUNTS, seed=7, progress=True)
+    assert "56/56" in capsys.readouterr().out
 
 
 def test_a_file_keeps_everything(batch, tmp_path):
@@ -183,8 +264,9 @@ def test_a_lost_attempt_is_repeated_as_the_same_request(models, batch, fault):
     with Client(transport=transport) as client:
         again = client.request_balanced_batch(COUNTS, seed=7)
     assert again.images.tobytes() == batch.images.tobytes()
-    assert len(transport.bodies) == 2
-    assert len(set(transport.bodies)) == 1
+    first, second = (json.loads(body) for body in transport.bodies)
+    assert first.pop("page")[0] <= second.pop("page")[0]
+    assert first | {"model": second["model"]} == second
 
 
 def test_it_gives_up_at_last(models):
@@ -198,6 +280,8 @@ def test_a_problem_of_the_registry_is_told_at_once():
     class Away:
         def get(self, model: str) -> None:
             raise RegistryError("the registry is away", do="start it")
+
+        known = get
 
     with (
         Client(transport=InProcess(create_app(Away()))) as client,
@@ -258,6 +342,8 @@ class Breaking:
     def get(self, model: str):
         return self
 
+    known = get
+
     def __getattr__(self, name: str):
         return getattr(self._model, name)
 
@@ -285,22 +371,8 @@ class Breaking:
 
 @pytest.fixture
 def serve_over_socket():
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(app: object) -> str:
-        port = free_port()
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))  # type: ignore[arg-type]
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        while not server.started and thread.is_alive():
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
+    with ExitStack() as running:
+        yield lambda app: running.enter_context(over_http(app))
 
 
 def test_over_a_socket_it_is_the_same(models, batch, serve_over_socket):
@@ -311,7 +383,7 @@ def test_over_a_socket_it_is_the_same(models, batch, serve_over_socket):
 
 def test_a_failure_in_mid_stream_is_no_short_batch(models, serve_over_socket):
     url = serve_over_socket(create_app(Breaking(models, "bar")))
-    with pytest.raises(ServiceUnavailable, match=url):
+    with pytest.raises(FastGANAugError, match="RuntimeError"):
         request_balanced_batch(COUNTS, 400, url=url)
 
 

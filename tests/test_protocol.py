@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from serving.protocol import (
     encode,
     error_classes,
     error_of,
+    positions,
     problem,
     sample_seed,
 )
@@ -79,6 +81,12 @@ def test_every_row_says_what_it_is_to_any_arrow_reader():
     assert told["provenance"]["synthetic"] is True
 
 
+def test_every_record_batch_names_its_version():
+    reader = pa.ipc.open_stream(b"".join(encode(header(), [chunk(5), chunk(2)])))
+    told = [dict(named) for _, named in reader.iter_batches_with_custom_metadata()]
+    assert told == [{b"fastgan_aug.version": b"3"}] * 2
+
+
 def test_the_encoder_holds_one_chunk_at_a_time():
     made = []
 
@@ -126,15 +134,28 @@ def test_codes_are_unique_and_unknown_ones_become_the_base():
     assert type(error_of({"code": "of-a-newer-server", "detail": "x"})) is FastGANAugError
 
 
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(CELLS), st.integers(1, 9)),
+    st.lists(st.integers(0, 40), max_size=5),
+)
+def test_ranges_of_positions_neither_repeat_nor_leave_out_an_image(generate, cuts):
+    every = [(cell, i) for cell, n in generate.items() for i in range(n)]
+    bounds = [0, *sorted(cuts), 40]
+    parts = [list(positions(generate, a, b)) for a, b in pairwise(bounds)]
+    assert [pair for part in parts for pair in part] == every
+
+
 requests = st.builds(
     BatchRequest,
     counts=st.dictionaries(st.text(max_size=20), st.integers(-5, 10**9), max_size=5),
-    target=st.just("majority")
+    target=st.sampled_from(["majority", "not minority"])
     | st.integers(-5, 10**9)
     | st.dictionaries(st.text(max_size=20), st.integers(0, 99), max_size=3),
     seed=st.integers(0, 2**64 - 1),
     max_ratio=st.none() | st.floats(0, 100),
     allow_unseen=st.booleans(),
+    page=st.none() | st.tuples(st.integers(0, 9), st.integers(9, 2**53 - 1)),
 )
 
 

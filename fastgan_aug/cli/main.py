@@ -18,6 +18,7 @@ from fastgan_aug.cli import (
     reproduce,
     select,
     service,
+    token,
     train,
 )
 from fastgan_aug.errors import FastGANAugError
@@ -30,7 +31,18 @@ app = typer.Typer(
     "they are worth. Begin with [bold]fastgan-aug demo[/bold].",
 )
 app.add_typer(data.app, name="data")
-for room in (demo, train, select, evaluate, ablate, reproduce, registry, service, downstream):
+for room in (
+    demo,
+    train,
+    select,
+    evaluate,
+    ablate,
+    reproduce,
+    registry,
+    service,
+    token,
+    downstream,
+):
     room.register_commands(app)
 
 

@@ -91,4 +91,8 @@ def test_what_the_client_alone_cannot_do_is_told(installed: Path, tmp_path: Path
     assert done.returncode == 1
     assert "pip install" in done.stderr
     assert "Traceback" not in done.stderr
+    code = "from serving.client import Client; Client.offline('checkpoint')"
+    done = run(installed, "-c", code, cwd=tmp_path)
+    assert "torch is not installed" in done.stderr
+    assert "pip install 'fastgan-aug[method]'" in done.stderr
     assert list(tmp_path.iterdir()) == []

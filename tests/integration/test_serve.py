@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import io
+import json
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 import ray
 import yaml
 from ray import serve
 
-from fastgan_aug.config import ServingConfig
+from fastgan_aug.config import ReplicaConfig, ServingConfig
 from fastgan_aug.engines.mlflow_client import local_uri
 from fastgan_aug.engines.mlflow_promotion import promote
-from fastgan_aug.engines.mlflow_registry import register
 from fastgan_aug.engines.mlflow_server import free_port
-from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset
 from fastgan_aug.errors import (
+    AccessRefused,
     ConfigError,
+    FastGANAugError,
     ModelNotFound,
     PortInUse,
     ServiceUnavailable,
     UnseenCell,
 )
 from serving.client import Client
-from serving.deployment import app_builder, start_service, stop_service
-from tests.served import ONE_COUNTS, ONE_FACTOR, lineage, tiny_checkpoint
+from serving.deployment import (
+    APPLICATION,
+    ServiceArguments,
+    app_builder,
+    build_application,
+    start_service,
+    stop_service,
+)
+from serving.measures import REFUSED_VERSIONS, SERIES
+from serving.protocol import decode
+from serving.ray_measures import metrics_urls
+from serving.request import BatchRequest
+from serving.tokens import add_to_file, make_token
+from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 NAME = "toy-shapes"
 COUNTS = {"disc": 60, "ring": 40, "bar": 24}
+LIMITS = {"replicas": 2, "poll_seconds": 0.5, "most_waiting_requests": 4}
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +60,7 @@ def registry(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("registry")
     uri = local_uri(folder)
     for number in (1, 2):
-        origin = lineage(ONE_FACTOR, ONE_COUNTS)
-        tracker = RunTracker(folder / str(number), uri=uri, experiment="toy", name=f"run-{number}")
-        data = TrackedDataset("shapes", origin.dataset_digest, origin.class_counts)
-        tracker.start({"number": number}, data)
-        made = tiny_checkpoint(folder / f"checkpoint-{number}", origin, seed=number)
-        tracker.finish()
-        assert tracker.close()
-        register(made, uri=uri, model_name=NAME, run_id=tracker.run_id or "")
+        registered(folder, uri, NAME, number)
     promote(NAME, "1", uri, by="a test", reason="the first", override=True)
     return uri
 
@@ -71,14 +82,54 @@ def local_ray() -> Iterator[None]:
 
 
 def settings(**changes: object) -> ServingConfig:
-    plain = {"port": free_port(), "timeout": 120, "cpus_per_replica": 0.25}
+    plain = {"port": free_port(), "timeout": 120, "cpus_per_replica": 0.25, "drain_seconds": 3}
     return ServingConfig.model_validate(plain | changes)
 
 
 @pytest.fixture(scope="module")
-def url(local_ray, registry) -> Iterator[str]:
-    yield start_service(settings(), registry, NAME)
-    stop_service()
+def tokens(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """The file of tokens, and the tokens by name."""
+    file, made = tmp_path_factory.mktemp("tokens") / "tokens.toml", {}
+    for name, role in [("lab", "generate"), ("old", "generate"), ("boss", "admin")]:
+        made[name], entry = make_token(name, role)
+        add_to_file(entry, file)
+    return file, made
+
+
+@pytest.fixture(scope="module")
+def url(local_ray, registry, tokens) -> Iterator[str]:
+    """Two replicas; every `Client` of these tests sends the token of ``lab``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTGAN_AUG_TOKEN", tokens[1]["lab"])
+        yield start_service(settings(tokens=str(tokens[0]), **LIMITS), registry, NAME)
+        stop_service()
+
+
+def bearer(tokens, name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {tokens[1][name]}"}
+
+
+def replicas() -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "ServeReplica" in " ".join(process.cmdline())
+    ]
+
+
+def queues(url: str, tokens) -> list[dict[str, int]]:
+    """What several calls tell of the replica that answers."""
+    return [
+        httpx.get(f"{url}/v1/status", headers=bearer(tokens, "boss")).json()["queue"]
+        for _ in range(8)
+    ]
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_the_service_answers_and_repeats_itself(url):
@@ -140,6 +191,165 @@ def test_requests_side_by_side_all_get_their_own(url):
     assert len(set(answers.values())) == 2
 
 
+def test_tokens_and_roles_hold_behind_the_proxy(url, tokens):
+    body = BatchRequest(COUNTS).to_json()
+    for headers in ({}, {"authorization": "Bearer fga_wrong"}):
+        refused = httpx.post(f"{url}/v1/balanced-batch", content=body, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (401, "token-refused")
+    assert httpx.get(f"{url}/v1/status", headers=bearer(tokens, "lab")).status_code == 403
+    status = httpx.get(f"{url}/v1/status", headers=bearer(tokens, "boss")).json()
+    assert status["models"]["aliases"]["champion"] in status["models"]["loaded"]
+    assert status["models"]["registry"] == "reached"
+    with pytest.raises(AccessRefused), Client(url, token="fga_wrong") as client:
+        client.model()
+
+
+def test_a_token_is_revoked_by_the_file_alone(url, tokens):
+    file, _ = tokens
+    known = bearer(tokens, "old")
+    assert httpx.get(f"{url}/v1/model", headers=known).status_code == 200
+    entries = [e for e in file.read_text().split("\n\n") if 'name = "old"' not in e]
+    file.write_text("\n\n".join(entries))
+    assert {httpx.get(f"{url}/v1/model", headers=known).status_code for _ in range(6)} == {401}
+    with Client(url) as client:
+        assert client.model()["version"]
+
+
+def test_a_champion_changes_under_load_without_a_failed_request(url, registry):
+    wanted = {v: _of_version(url, v) for v in ("1", "2")}
+    ended, seen, failed = threading.Event(), Counter[str](), list[Exception]()
+
+    def load() -> None:
+        with Client(url) as client:
+            while not ended.is_set():
+                try:
+                    batch = client.request_balanced_batch(COUNTS, seed=3)
+                except FastGANAugError as error:
+                    failed.append(error)
+                    return
+                assert batch.images.tobytes() == wanted[batch.provenance.version]
+                seen[batch.provenance.version] += 1
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for version in ("1", "2", "1"):
+        promote(NAME, version, registry, by="a test", reason="a change", override=True)
+        time.sleep(2)
+    ended.set()
+    for thread in threads:
+        thread.join(30)
+    assert not failed
+    assert set(seen) == {"1", "2"}
+
+
+def _of_version(url: str, version: str) -> bytes:
+    with Client(url) as client:
+        return client.request_balanced_batch(COUNTS, seed=3, model=version).images.tobytes()
+
+
+def test_cancelled_requests_leave_no_work(url, tokens):
+    body = json.dumps({"counts": {"disc": 60, "ring": 0}, "target": 6000})
+    for i in range(40):
+        with httpx.Client(base_url=url, headers=bearer(tokens, "lab"), timeout=30) as http:
+            try:
+                with http.stream("POST", "/v1/balanced-batch", content=body) as answer:
+                    if answer.status_code == 200 and i % 2:
+                        next(answer.iter_raw())
+            except httpx.TransportError:
+                pass
+    wait_until(lambda: all(q["requests"] == q["images"] == 0 for q in queues(url, tokens)), 10)
+    with Client(url) as client:
+        assert len(client.request_balanced_batch(COUNTS)) == 56
+
+
+def test_too_much_at_once_is_refused_with_a_time_and_the_service_recovers(url, tokens):
+    body = json.dumps({"counts": {"disc": 60, "ring": 0}, "target": 2000})
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        headers = bearer(tokens, "lab")
+        answers.append(
+            httpx.post(f"{url}/v1/balanced-batch", content=body, headers=headers, timeout=120)
+        )
+
+    threads = [threading.Thread(target=ask) for _ in range(80)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert {a.status_code for a in answers} == {200, 503}
+    for refused in (a for a in answers if a.status_code == 503):
+        assert refused.json()["code"] == "overloaded"
+        assert int(refused.headers["retry-after"]) >= 1
+    began = time.monotonic()
+    with Client(url) as client:
+        client.request_balanced_batch(COUNTS)
+    assert time.monotonic() - began < 5
+
+
+def test_a_killed_replica_costs_no_call(url):
+    wanted = _of_version(url, "1")
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with Client(url) as client:
+            for _ in range(15):
+                batch = client.request_balanced_batch(COUNTS, seed=3, model="1")
+                answers.append(batch.images.tobytes())
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    replicas()[0].kill()
+    for thread in threads:
+        thread.join(60)
+    assert len(answers) == 45
+    assert set(answers) == {wanted}
+
+
+def test_a_replica_that_ends_finishes_its_answers(url, registry, tokens):
+    wait_until(lambda: len(replicas()) == 2, 60)
+    ended, sizes, failed = threading.Event(), list[int](), list[int]()
+    body = json.dumps({"counts": {"disc": 60, "ring": 0}, "target": 400})
+
+    def ask() -> None:  # without the client, which would repeat what was lost
+        while not ended.is_set():
+            answer = httpx.post(
+                f"{url}/v1/balanced-batch", content=body, headers=bearer(tokens, "lab"), timeout=60
+            )
+            if answer.status_code == 200:
+                _, chunks = decode(io.BytesIO(answer.content))
+                sizes.append(sum(len(chunk.cells) for chunk in chunks))
+            elif answer.status_code != 503:
+                failed.append(answer.status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    fewer = settings(tokens=str(tokens[0]), **(LIMITS | {"replicas": 1}))
+    shared = fewer.model_dump(include=set(ReplicaConfig.model_fields))
+    arguments = ServiceArguments(tracking_uri=registry, model_name=NAME, **shared)
+    target = serve.RunTarget(build_application(arguments), name=APPLICATION, route_prefix="/")
+    serve.run_many([target])
+    wait_until(lambda: len(replicas()) == 1, 30)
+    ended.set()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    assert set(sizes) == {340 + 400}
+
+
+def test_what_is_measured_is_exported_for_prometheus(url):
+    def exported() -> set[str]:
+        text = httpx.get(metrics_urls()[0]).text
+        return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+
+    wanted = {f"ray_{series.name}" for series in SERIES if series is not REFUSED_VERSIONS}
+    wait_until(lambda: wanted <= exported(), 30)
+
+
 def test_a_port_in_use_is_refused_at_once(local_ray, registry):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -159,6 +369,11 @@ def test_the_deployed_file_builds_the_application():
 
 
 # These start and end Serve themselves: the last ones, after the shared service is down.
+
+
+def test_other_machines_are_not_served_without_tokens(local_ray, registry):
+    with pytest.raises(ConfigError, match="no tokens"):
+        start_service(settings(host="0.0.0.0"), registry, NAME)
 
 
 def test_no_champion_and_no_resources_are_told(local_ray, registry):

@@ -1,0 +1,326 @@
+"""`Scheduler`: one thread that runs the generator, on batches packed from all requests.
+
+The generator takes batches of one fixed size, whatever they hold, and an image does not depend on
+what stands beside it (`Synthesizer`). So the places of a batch are dealt out in turn among the
+requests that wait: a small request is not stuck behind a large one, and small ones share a batch.
+A request holds a few chunks that were not fetched at most; whoever reads slowly is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgan_aug.balance import BalancePlan
+from fastgan_aug.errors import Overloaded
+from serving.measures import (
+    BATCH,
+    BATCH_SECONDS,
+    IMAGES,
+    WAITING_IMAGES,
+    WAITING_REQUESTS,
+    Measure,
+    measure_nothing,
+)
+from serving.models import LoadedModel
+from serving.protocol import CHUNK, Chunk, positions, sample_seed
+
+BATCH_SIZE = 16  # of the generator: `fastgan_aug.gan.synthesizer.CHUNK`
+MOST_HELD = 4 * CHUNK  # images of a request that were generated and not yet fetched
+LONGEST_PAUSE = 60.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One image to be made: its cell, its seed, and its number within its cell."""
+
+    cell: str
+    seed: int
+    index: int
+
+
+def places(agreed: BalancePlan, seed: int, span: tuple[int, int]) -> Iterator[Place]:
+    """The images of a plan in a range of positions (``Header.span``), cell after cell."""
+    for cell, i in positions(agreed.generate, *span):
+        yield Place(cell, sample_seed(seed, cell, i), i)
+
+
+class Job:
+    """The images of one request: generated while they are fetched.
+
+    Made by `Scheduler.submit`; fetched in the event loop that called it.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, model: LoadedModel, wanted: Iterator[Place], total: int
+    ) -> None:
+        self.model, self.left, self.held, self.closed = model, total, 0, False
+        self._scheduler, self._wanted = scheduler, wanted
+        self._taken: list[Place] = []
+        self._images: list[NDArray[np.float32]] = []
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Queue[Chunk | Exception] = asyncio.Queue()
+        self._unfetched = total
+
+    async def fetch(self) -> Chunk | None:
+        """The next chunk, of ``CHUNK`` images but for the last; None after the last.
+
+        Raises:
+            Exception: what the generator raised.
+        """
+        if not self._unfetched:
+            return None
+        found = await self._ready.get()
+        if isinstance(found, Exception):
+            raise found
+        self._unfetched -= len(found.cells)
+        self._scheduler.fetched(self, len(found.cells))
+        return found
+
+    def close(self) -> None:
+        """Gives up what was not generated yet; safe to call again, and after the end."""
+        self._scheduler.drop(self)
+
+    # -- called by the scheduler's thread, or with its lock held ---------------------------------
+
+    @property
+    def wants(self) -> bool:
+        """Whether it may be given a place in a batch."""
+        return self.left > 0 and self.held < MOST_HELD
+
+    def take(self) -> Place:
+        """Its next image."""
+        self.left -= 1
+        self.held += 1
+        return next(self._wanted)
+
+    def give(self, made: list[Place], images: NDArray[np.float32]) -> None:
+        """Takes images in; every full chunk, and the last, can be fetched."""
+        self._taken += made
+        self._images.append(images)
+        if len(self._taken) < CHUNK and self.left:
+            return
+        images, taken = np.concatenate(self._images), self._taken
+        whole = len(taken) - len(taken) % CHUNK if self.left else len(taken)
+        for start in range(0, whole, CHUNK):
+            part = slice(start, min(start + CHUNK, whole))
+            self.tell(self._chunk(taken[part], images[part]))
+        self._taken, self._images = taken[whole:], [images[whole:]]
+
+    def tell(self, found: Chunk | Exception) -> None:
+        """Hands a chunk, or what went wrong, to the event loop."""
+        try:
+            self._loop.call_soon_threadsafe(self._ready.put_nowait, found)
+        except RuntimeError:  # the loop has ended, and with it whoever waited
+            self.close()
+
+    def _chunk(self, taken: list[Place], images: NDArray[np.float32]) -> Chunk:
+        synthesizer = self.model.synthesizer
+        counts = {str(cell): n for cell, n in synthesizer.class_counts.items()}
+        return Chunk(
+            images,
+            [place.cell for place in taken],
+            np.asarray([place.seed for place in taken], np.uint64),
+            np.asarray([place.index for place in taken], np.uint32),
+            np.asarray([counts[place.cell] == 0 for place in taken], np.bool_),
+        )
+
+
+class Scheduler:
+    """Takes requests on up to a limit, and generates their images.
+
+    Args:
+        most_requests: Requests that may wait at a time.
+        most_images: Images that may wait at a time; a request larger than that is taken on alone.
+        measure: Where numbers go.
+    """
+
+    def __init__(
+        self,
+        *,
+        most_requests: int = 64,
+        most_images: int = 1_000_000,
+        measure: Measure = measure_nothing,
+    ) -> None:
+        self._most_requests, self._most_images = most_requests, most_images
+        self._measure = measure
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition(threading.RLock())
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._speed = 100.0  # images per second, a moving mean
+        self._last_made = -float("inf")
+
+    def submit(
+        self, model: LoadedModel, wanted: Iterator[Place], total: int, *, always: bool = False
+    ) -> Job:
+        """Takes a request on; to be called in an event loop.
+
+        Args:
+            model: What generates.
+            wanted: The images, in the order of the answer.
+            total: How many they are.
+            always: Take it on however much waits: a health check.
+
+        Raises:
+            Overloaded: too much waits already, or the service is ending.
+        """
+        job = Job(self, model, wanted, total)
+        with self._changed:
+            if not always:
+                self._admit(total)
+            if total:
+                self._jobs.append(job)
+                self._tell_waiting()
+                self._start()
+                self._changed.notify()
+        return job
+
+    def fetched(self, job: Job, images: int) -> None:
+        """Images of a job left this process: it may be given new places."""
+        with self._changed:
+            job.held -= images
+            self._changed.notify()
+
+    def drop(self, job: Job) -> None:
+        """Forgets a job."""
+        with self._changed:
+            job.closed = True
+            if job in self._jobs:
+                self._jobs.remove(job)
+            job.left = 0
+            self._tell_waiting()
+
+    def status(self) -> dict[str, Any]:
+        """What waits, and how fast it goes: JSON values."""
+        with self._changed:
+            return {
+                "requests": len(self._jobs),
+                "images": sum(job.left for job in self._jobs),
+                "most_requests": self._most_requests,
+                "most_images": self._most_images,
+                "images_per_second": round(self._speed, 1),
+            }
+
+    def made_within(self, seconds: float) -> bool:
+        """Whether the generator has finished a batch in the last ``seconds``."""
+        return time.monotonic() - self._last_made < seconds
+
+    def close(self) -> None:
+        """Ends the thread after its batch; whoever waits is told that the service is ending."""
+        with self._changed:
+            self._closed = True
+            for job in list(self._jobs):
+                job.tell(_ending())
+                self.drop(job)
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(30)
+
+    # -- with the lock held ----------------------------------------------------------------------
+
+    def _admit(self, total: int) -> None:
+        if self._closed:
+            raise _ending()
+        waiting = sum(job.left for job in self._jobs)
+        crowded = len(self._jobs) >= self._most_requests
+        if not crowded and (not self._jobs or waiting + total <= self._most_images):
+            return
+        error = Overloaded(
+            f"{len(self._jobs)} requests wait for {waiting} images",
+            allowed=f"{self._most_requests} requests and {self._most_images} images at a time",
+            do="ask again later, or for fewer images",
+        )
+        error.retry_after = min(LONGEST_PAUSE, max(1.0, waiting / self._speed))
+        raise error
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
+            self._thread.start()
+
+    def _tell_waiting(self) -> None:
+        self._measure(WAITING_REQUESTS, len(self._jobs), {})
+        self._measure(WAITING_IMAGES, sum(job.left for job in self._jobs), {})
+
+    def _next_batch(self) -> list[tuple[Job, list[Place]]]:
+        """Deals the places of a batch among the jobs of the first ready one's version."""
+        ready = [job for job in self._jobs if job.wants]
+        if not ready:
+            return []
+        same = [job for job in ready if job.model.synthesizer is ready[0].model.synthesizer]
+        dealt: Counter[int] = Counter()
+        while sum(dealt.values()) < BATCH_SIZE:
+            open_ones = [i for i, job in enumerate(same) if dealt[i] < _room(job)]
+            if not open_ones:
+                break
+            for i in open_ones[: BATCH_SIZE - sum(dealt.values())]:
+                dealt[i] += 1
+        batch = [(same[i], [same[i].take() for _ in range(n)]) for i, n in dealt.items()]
+        for job, _ in batch:  # who was served goes to the end of the line
+            self._jobs.remove(job)
+            if job.left:
+                self._jobs.append(job)
+        return batch
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (batch := self._next_batch()):
+                    if self._closed:
+                        return
+                    self._changed.wait()
+            self._generate(batch)
+
+    def _generate(self, batch: list[tuple[Job, list[Place]]]) -> None:
+        began = time.perf_counter()
+        model = batch[0][0].model
+        wanted = [place for _, part in batch for place in part]
+        try:
+            parse = model.synthesizer.space.parse
+            cells = [parse(place.cell) for place in wanted]
+            seeds = np.asarray([place.seed for place in wanted], np.uint64)
+            images = model.synthesizer.generate(cells, seeds)
+        except Exception as error:  # told to those who wait; the thread has to live on
+            log.exception("the generator failed", extra={"facts": {"version": model.version}})
+            for job, _ in batch:
+                job.tell(error)
+                self.drop(job)
+            return
+        at = 0
+        for job, part in batch:
+            if not job.closed:
+                # A view: what is beside it belongs to others, and goes when they have copied it.
+                job.give(part, images[at : at + len(part)])
+            at += len(part)
+        self._count(model, len(wanted), time.perf_counter() - began)
+
+    def _count(self, model: LoadedModel, images: int, seconds: float) -> None:
+        self._last_made = time.monotonic()
+        # A batch takes as long however many of its places are taken.
+        self._speed = 0.9 * self._speed + 0.1 * BATCH_SIZE / max(seconds, 1e-6)
+        self._measure(IMAGES, images, {"version": model.version})
+        self._measure(BATCH, images, {})
+        self._measure(BATCH_SECONDS, seconds, {})
+        with self._changed:
+            self._tell_waiting()
+
+
+def _room(job: Job) -> int:
+    return min(job.left, MOST_HELD - job.held)
+
+
+def _ending() -> Overloaded:
+    return Overloaded("the service is ending", do="ask again: another replica answers")
