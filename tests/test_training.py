@@ -19,9 +19,8 @@ from fastgan_aug.gan import losses
 from fastgan_aug.gan.batch import Share, draw_batch, draw_rows, translated
 from fastgan_aug.gan.checkpoint import state_tensors
 from fastgan_aug.gan.deadline import Deadline
-from fastgan_aug.gan.networks import Discriminator
 from fastgan_aug.gan.settings import TrainingConfig
-from fastgan_aug.gan.step import TrainState, average_decay, penalty, train_step, update_average
+from fastgan_aug.gan.step import TrainState, average_decay, train_step, update_average
 from fastgan_aug.gan.training import served_generator, train
 
 
@@ -295,77 +294,3 @@ def test_switches_train_and_resume_bitwise(
     for name, tensor in state_tensors(whole).items():
         assert torch.equal(tensor, state_tensors(again)[name]), name
         assert torch.isfinite(tensor).all(), name
-
-
-def test_the_condition_grows_over_the_transition_by_images_seen_alone() -> None:
-    training = replace(TRAINING, transition=32)
-    seen = [training.influence(n) for n in (0, 8, 16, 32, 64)]
-    assert seen == [0, 0.25, 0.5, 1, 1]
-    assert TRAINING.influence(0) == 1
-    generator = toy_state().generator
-    for share in (Share(), Share(1, 2)):
-        batch = draw_batch(toy_data(), AugmentConfig(), training, generator, 24, share)
-        assert batch.influence == 0.75
-
-
-def test_within_a_transition_the_condition_is_served_as_weak_as_it_is() -> None:
-    """Before its first step all cells are alike; at its end nothing is changed."""
-    training = replace(TRAINING, transition=32)
-    state, latents = toy_state(training), torch.randn(1, toy_state().generator.latent_size)
-    served = served_generator(state, toy_data(), training)
-    images = served(latents.expand(CELLS, -1), torch.eye(CELLS))
-    torch.testing.assert_close(images[0], images[1])
-    state.images_seen = 32
-    ended = served_generator(state, toy_data(), training)
-    plain = served_generator(state, toy_data(), TRAINING)
-    assert torch.equal(ended.embed.weight, plain.embed.weight)
-
-
-@pytest.mark.parametrize(
-    "bad", [{"transition": -1}, {"transition": 65}, {"gradient_penalty": -1.0}]
-)
-def test_impossible_settings_are_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="allowed"):
-        replace(TRAINING, **bad)
-
-
-def test_the_penalty_counts_in_some_steps_and_workers_share_its_signs() -> None:
-    training, generator = replace(TRAINING, gradient_penalty=1.0), toy_state().generator
-
-    def signs(step: int, share: Share) -> torch.Tensor | None:
-        start = step * training.batch
-        return draw_batch(toy_data(), AugmentConfig(), training, generator, start, share).signs
-
-    assert [signs(step, Share()) is not None for step in range(6)] == [True, *[False] * 3, True,
-                                                                       False]  # fmt: skip
-    whole, parts = signs(4, Share()), [signs(4, Share(rank, 2)) for rank in (0, 1)]
-    assert whole is not None
-    assert set(whole.unique().tolist()) == {-1, 1}
-    real, fake = whole.chunk(2)
-    for rank, part in enumerate(parts):
-        assert part is not None
-        assert torch.equal(part, torch.cat([real[rank::2], fake[rank::2]]))
-
-
-def test_the_penalty_makes_a_discriminator_less_steep() -> None:
-    """It reaches the discriminator's weights; the generator's step is the one without it."""
-    training = replace(TRAINING, gradient_penalty=100.0)
-    states, batch = [toy_state() for _ in range(2)], None
-    for state, own in zip(states, (TRAINING, training), strict=True):
-        batch = draw_batch(toy_data(), AugmentConfig(), own, state.generator, 0, Share())
-        train_step(state, batch, own, Share())
-    plain, gentle = (state.discriminator for state in states)
-    assert batch is not None
-    for a, b in zip(
-        states[0].generator.parameters(), states[1].generator.parameters(), strict=True
-    ):
-        assert torch.equal(a, b)
-
-    def steep(network: Discriminator) -> float:
-        images, logits = (batch.real, batch.real), network(batch.real, batch.condition)[0]
-        return float(penalty(network, batch, training, images, (logits, logits)).detach())
-
-    assert steep(gentle) < steep(plain)
-    with torch.no_grad():
-        gentle.output[3].weight.zero_()
-    assert steep(gentle) == 0
