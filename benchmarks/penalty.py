@@ -119,7 +119,7 @@ def norms(ones: list[Judged]) -> list[dict[str, Any]]:
                 steep = steepness(one.logits(one.images, precise), nudged)
             key = f"differences, nudge {nudge:g}, {'fp32' if precise else 'bf16'}"
             found.setdefault(key, []).append((NUDGE / nudge) ** 2 * float(steep))
-    found["gradient of the sum"] = [float(one.exact(True)) for one in ones]
+    found["gradient of the sum"] = [one.exact(True).item() for one in ones]
     return [
         figure("squared norm of the gradient of an image's logit", norm, ""),
         *(figure(f"{key}: over it", statistics.mean(v) / norm, "x") for key, v in found.items()),

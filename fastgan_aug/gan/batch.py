@@ -22,7 +22,8 @@ from fastgan_aug.gan.randomness import Purpose, latents, stream
 from fastgan_aug.gan.settings import TrainingConfig
 
 # Steps for each one in which the gradient penalty counts, as many times as much: lazy
-# regularisation (Karras et al., CVPR 2020). In every step it would cost half as much as the step.
+# regularisation (Karras et al., CVPR 2020). In every step it adds two fifths of a step
+# (benchmarks.penalty).
 PENALTY_EVERY = 4
 
 

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from fastgan_aug.gan.networks import Discriminator
 
-NUDGE = 0.05  # of pixels in [-1, 1]
+# Of pixels in [-1, 1]. With a smaller one bf16's rounding counts as steepness, with a larger one
+# what is not near the image (benchmarks.penalty).
+NUDGE = 0.05
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
@@ -31,7 +33,7 @@ def fake_loss(fake_logits: Tensor) -> Tensor:
 def relativistic_loss(higher: Tensor, lower: Tensor) -> Tensor:
     """How far the logits ``higher`` are from being above ``lower``, pair by pair; scalar.
 
-    R3GAN (Huang et al., NeurIPS 2024, Eq. 2) with the logistic loss. The discriminator's has real
+    R3GAN (Huang et al., NeurIPS 2024) with the logistic loss. The discriminator's has real
     slices higher, the generator's generated ones. A row of both is of one cell, so that no pair is
     told apart by its cells.
 

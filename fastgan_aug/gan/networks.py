@@ -253,7 +253,7 @@ class Discriminator(nn.Module):
 
     With ``config.projection`` the condition is no image: its embedding, a sum of one vector for
     each factor's value, is multiplied with the mean features of the last block (Miyato & Koyama,
-    ICLR 2018, Eq. 3), and every logit gets the product.
+    ICLR 2018), and every logit gets the product.
     """
 
     def __init__(self, config: NetworkConfig, condition: int) -> None:

@@ -139,7 +139,7 @@ def penalty(
     images: tuple[Tensor, Tensor],
     logits: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """Half of gamma times R1 plus R2 (R3GAN, section 2.2), for the steps that go without it too.
+    """Half of gamma times R1 plus R2 (R3GAN), for the steps that go without it too.
 
     Args:
         discriminator: Whose steepness counts.
