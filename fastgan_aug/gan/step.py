@@ -139,7 +139,7 @@ def penalty(
     images: tuple[Tensor, Tensor],
     logits: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """Half of gamma times R1 plus R2 (R3GAN), for the steps that go without it too.
+    """PENALTY_EVERY times half of gamma times R1 plus R2 (R3GAN): the steps between have none.
 
     Args:
         discriminator: Whose steepness counts.
@@ -149,7 +149,7 @@ def penalty(
         logits: (B, h, w) of each.
 
     Returns:
-        Scalar, with gradients to the discriminator alone.
+        Scalar, of the discriminator's loss.
     """
     assert batch.signs is not None
     total = batch.real.new_zeros(())
