@@ -13,7 +13,7 @@ from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.gan import losses
 from fastgan_aug.gan.batch import Batch, Share, TrainingData, draw_batch, translated
 from fastgan_aug.gan.settings import TrainingConfig
-from fastgan_aug.gan.step import TrainState, average_decay, held
+from fastgan_aug.gan.step import TrainState, average_decay, held, penalty
 
 
 def random_data(counts: Sequence[int], vectors: Tensor, size: int) -> TrainingData:
@@ -56,13 +56,13 @@ def plain_step(state: TrainState, batch: Batch, training: TrainingConfig) -> Ten
     Returns:
         (4,) detached L_real, L_fake, L_recon and L_G.
     """
-    fake = state.generator(batch.latents, batch.condition)  # i
+    fake = state.generator(batch.latents, batch.condition, batch.influence)  # i
     loss_g = generator_loss(state, batch, fake, training)  # v
     state.generator_optimiser.zero_grad()
     torch.autograd.backward(loss_g)
-    real, false, recon = discriminator_losses(state, batch, fake.detach(), training)  # ii, iii, iv
+    real, false, recon, steep = discriminator_losses(state, batch, fake.detach(), training)  # ii-iv
     state.discriminator_optimiser.zero_grad()
-    torch.autograd.backward(real + false + recon)
+    torch.autograd.backward(real + false + recon + steep)
     state.discriminator_optimiser.step()  # vi
     state.generator_optimiser.step()
     state.images_seen += training.batch
@@ -73,22 +73,33 @@ def plain_step(state: TrainState, batch: Batch, training: TrainingConfig) -> Ten
 def generator_loss(
     state: TrainState, batch: Batch, fake: Tensor, training: TrainingConfig
 ) -> Tensor:
-    """Eq. 1, and what the appearance adds; scalar."""
-    _, fake_seen = seen(batch, fake, training)
-    fake_logits, _, _ = state.discriminator(fake_seen, batch.condition)
-    return losses.generator_loss(fake_logits) + held(state.generator, batch, fake, training)
+    """Eq. 1 or that of pairs, and what the appearance adds; scalar."""
+    real_seen, fake_seen = seen(batch, fake, training)
+    fake_logits, _, _ = state.discriminator(fake_seen, batch.condition, batch.influence)
+    added = held(state.generator, batch, fake, training)
+    if not training.relativistic:
+        return losses.generator_loss(fake_logits) + added
+    real_logits, _, _ = state.discriminator(real_seen, batch.condition, batch.influence)
+    return losses.relativistic_loss(fake_logits, real_logits) + added
 
 
 def discriminator_losses(
     state: TrainState, batch: Batch, fake: Tensor, training: TrainingConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Eqs. 2, 3 and 4."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Eqs. 2 and 3 or that of pairs, Eq. 4, and the gradient penalty."""
     discriminator = state.discriminator
     real_seen, fake_seen = seen(batch, fake, training)
-    fake_logits, _, _ = discriminator(fake_seen, batch.condition)
-    real_logits, second, third = discriminator(real_seen, batch.condition)
+    fake_logits, _, _ = discriminator(fake_seen, batch.condition, batch.influence)
+    real_logits, second, third = discriminator(real_seen, batch.condition, batch.influence)
     recon = losses.reconstruction_loss(discriminator, real_seen, second, third, batch.corner)
-    return losses.real_loss(real_logits), losses.fake_loss(fake_logits), recon
+    real, false, _ = losses.adversarial_losses(
+        real_logits, fake_logits, relativistic=training.relativistic
+    )
+    steep = torch.zeros_like(recon)
+    if batch.signs is not None:
+        images, logits = (real_seen, fake_seen), (real_logits, fake_logits)
+        steep = penalty(discriminator, batch, training, images, logits)
+    return real, false, recon, steep
 
 
 def seen(batch: Batch, fake: Tensor, training: TrainingConfig) -> tuple[Tensor, Tensor]:

@@ -273,6 +273,16 @@ class Config(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_deviation_needs_two(self) -> Self:
+        each = self.training.batch // self.engine.workers
+        if self.network.minibatch_sd and each < 2:
+            raise ValueError(
+                f"network.minibatch_sd needs training.batch of at least {2 * self.engine.workers}: "
+                f"two slices for each of the workers, and it is {self.training.batch}"
+            )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``Config.of`` reads them back."""
         return self.model_dump(mode="json")

@@ -29,6 +29,8 @@ DEMO = load_config("demo")
             TrainingConfig(energy_weight=1, translation=3, ema_half_life=100),
         ),
         (NetworkConfig(unit_maximum=True), TrainingConfig(translation=2)),
+        (NetworkConfig(projection=True), TrainingConfig(relativistic=True, transition=64)),
+        (NetworkConfig(minibatch_sd=True), TrainingConfig(gradient_penalty=1, translation=2)),
     ],
 )
 def test_the_plain_step_trains_as_the_fast_one(

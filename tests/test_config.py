@@ -8,7 +8,10 @@ from fastgan_aug.config import Config, load_config, shipped_configs
 from fastgan_aug.data.phantom.population import SPACE, TABLE_1
 from fastgan_aug.errors import ConfigError
 
-VARIANTS = {"ablation"}  # overrides of a configuration, not one themselves
+VARIANTS = {
+    "ablation",
+    "ablation-discriminator",
+}  # overrides of a configuration, not one themselves
 SHIPPED = sorted({p.stem for p in shipped_configs().glob("*.toml")} - VARIANTS)
 
 
@@ -55,6 +58,9 @@ def test_the_papers_presets_are_the_papers() -> None:
         ("colour = 1", "unknown key 'colour'.*training"),
         ("[training]\nbatch = 0", "batch is 0"),
         ("[training]\nprecision = 'fp8'", "training.precision"),
+        ("[training]\nimages = 9\ntransition = 10", "transition is 10.*0 to images, 9"),
+        ("[training]\ngradient_penalty = -1", "gradient_penalty is -1"),
+        ("[network]\nminibatch_sd = true\n[training]\nbatch = 1", "training.batch of at least 2"),
         ("[serving]\nport = 99999", "serving.port"),
         ("[data]\ntest_fraction = 1.5", "data.test_fraction"),
         ("[engine]\nworkers = 'two'", "engine.workers"),

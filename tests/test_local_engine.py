@@ -110,6 +110,7 @@ def test_a_field_that_an_older_run_did_not_have_counts_as_its_default(whole: Pat
     lineage = read_meta(whole).lineage
     config = json.loads(json.dumps(lineage.config))
     del config["network"]["appearance"], config["training"]["appearance_weight"]
+    del config["network"]["projection"], config["training"]["transition"]
     check_same_fit(replace(lineage, config=config), lineage)
     config["training"]["seed"] += 1
     with pytest.raises(CheckpointError, match=r"training\.seed differ"):

@@ -31,6 +31,66 @@ def test_reconstruction_is_the_l1_of_crop_and_whole() -> None:
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+# -- pairs and penalty ----------------------------------------------------------------------------
+
+
+def test_pairs_lose_by_their_difference_alone() -> None:
+    random = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(4, 5, 5, generator=random) for _ in range(2))
+    of_d, nothing, of_g = losses.adversarial_losses(real, fake, relativistic=True)
+    expected = torch.log1p(torch.exp(-(real - fake))).mean()
+    assert of_d.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert nothing.item() == 0
+    # Swapped, they are each other's; by how much all logits are shifted is the same to both.
+    swapped, _, back = losses.adversarial_losses(fake + 3, real + 3, relativistic=True)
+    torch.testing.assert_close((swapped, back), (of_g, of_d))
+    # log(1 + e^-x) and log(1 + e^x) differ by x: the sign of the argument, and nothing else.
+    assert (of_g - of_d).item() == pytest.approx((real - fake).mean().item(), abs=1e-5)
+    # Row by row: another pairing of the same logits is another loss.
+    other = losses.relativistic_loss(real, fake.flip(0))
+    assert abs(other.item() - of_d.item()) > 1e-3
+
+
+def test_without_pairs_the_losses_are_the_papers() -> None:
+    real, fake = torch.randn(4, 5, 5), torch.randn(4, 5, 5)
+    found = losses.adversarial_losses(real, fake, relativistic=False)
+    expected = losses.real_loss(real), losses.fake_loss(fake), losses.generator_loss(fake)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def signs(rows: int, seed: int = 0) -> torch.Tensor:
+    return (
+        torch.randint(0, 2, (rows, 1, 8, 8), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    )
+
+
+def test_a_constant_is_not_steep_and_a_line_is_by_the_square_of_its_slope() -> None:
+    images, slope = torch.zeros(20_000, 1, 8, 8), torch.linspace(-1, 1, 64).reshape(8, 8)
+    nudged = images + losses.NUDGE * signs(len(images))
+
+    def line(x: torch.Tensor) -> torch.Tensor:
+        return (x * slope).sum((2, 3), keepdim=True)[:, 0]
+
+    assert losses.steepness(torch.ones(9, 5, 5), torch.ones(9, 5, 5)).item() == 0
+    exact = slope.square().sum().item()
+    assert losses.steepness(line(images), line(nudged)).item() == pytest.approx(exact, rel=0.03)
+
+
+def test_steepness_of_a_smooth_function_is_its_exact_gradients_norm() -> None:
+    random = torch.Generator().manual_seed(1)
+    weights = torch.randn(64, 6, generator=random) / 8
+    image = torch.randn(1, 1, 8, 8, generator=random) / 2
+
+    def smooth(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x.flatten(1) @ weights)[:, :, None]
+
+    given = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(smooth(given).mean((1, 2)).sum(), given)
+    rows = image.expand(20_000, -1, -1, -1)
+    found = losses.steepness(smooth(rows), smooth(rows + losses.NUDGE * signs(len(rows))))
+    assert found.item() == pytest.approx(gradient.square().sum().item(), rel=0.05)
+
+
 # -- energy distance -----------------------------------------------------------------------------
 
 CONDITION = torch.eye(2)[[0, 0, 0, 0, 1, 1, 1, 1]]

@@ -277,7 +277,10 @@ def test_translation_moves_whole_pixels_and_lets_in_no_counts() -> None:
 @pytest.mark.parametrize(
     ("network", "change"),
     [({"folded": True, "appearance": True}, {"appearance_weight": 30.0, "energy_weight": 1.0}),
-     ({"unit_maximum": True}, {"translation": 3})],
+     ({"unit_maximum": True}, {"translation": 3}),
+     ({"projection": True}, {"transition": 32, "precision": "bf16"}),
+     ({"minibatch_sd": True, "appearance": True}, {"relativistic": True, "transition": 24}),
+     ({"folded": True}, {"gradient_penalty": 1.0, "precision": "bf16"})],
 )  # fmt: skip
 def test_switches_train_and_resume_bitwise(
     network: dict[str, object], change: dict[str, object]

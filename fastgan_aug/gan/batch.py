@@ -21,6 +21,11 @@ from fastgan_aug.gan.networks import Generator, crop_positions
 from fastgan_aug.gan.randomness import Purpose, latents, stream
 from fastgan_aug.gan.settings import TrainingConfig
 
+# Steps for each one in which the gradient penalty counts, as many times as much: lazy
+# regularisation (Karras et al., CVPR 2020). In every step it adds two fifths of a step
+# (benchmarks.penalty).
+PENALTY_EVERY = 4
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -76,6 +81,9 @@ class Batch:
         corner: Of Eq. 4's crop.
         translation: (2 B, 2) rows and columns by which the discriminator sees the real, then the
             fake images shifted; None where they stay.
+        signs: (2 B, 1, S, S) int8 of -1 and 1, the directions in which the gradient penalty looks
+            from the real, then from the fake images; None where it does not count in this step.
+        influence: Of the condition on the networks, 0 to 1.
     """
 
     real: Tensor
@@ -83,6 +91,8 @@ class Batch:
     latents: Tensor
     corner: tuple[int, int]
     translation: Tensor | None = None
+    signs: Tensor | None = None
+    influence: float = 1.0
 
 
 def draw_rows(data: TrainingData, training: TrainingConfig, start: int) -> NDArray[np.int64]:
@@ -144,7 +154,15 @@ def draw_batch(
             -training.translation, training.translation + 1, (2, training.batch, 2)
         )
         translation = torch.from_numpy(drawn[:, mine].reshape(-1, 2)).to(real.device)
-    return Batch(real, condition, noise[mine].to(real.device), (int(row), int(column)), translation)
+    signs = None
+    if training.gradient_penalty and step % PENALTY_EVERY == 0:
+        shape = (2, training.batch, 1, generator.size, generator.size)
+        drawn = stream(training.seed, Purpose.NUDGE, step).integers(0, 2, shape, np.int8)
+        signs = torch.from_numpy(2 * drawn[:, mine].reshape(-1, *shape[2:]) - 1).to(real.device)
+    return Batch(
+        real, condition, noise[mine].to(real.device), (int(row), int(column)), translation,
+        signs, training.influence(start),
+    )  # fmt: skip
 
 
 def translated(images: Tensor, by: Tensor, reach: int) -> Tensor:

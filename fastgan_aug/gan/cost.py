@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastgan_aug.data.augment import AugmentConfig
-from fastgan_aug.gan.batch import Share, TrainingData, draw_batch
+from fastgan_aug.gan.batch import PENALTY_EVERY, Share, TrainingData, draw_batch
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
 from fastgan_aug.gan.step import new_state, train_step
 
@@ -25,8 +25,9 @@ class FitCost:
         generator_parameters: Trainable numbers of the generator.
         discriminator_parameters: Of the discriminator with its decoders.
         operations_per_image: Floating-point operations of one training step per real image,
-            forward and backward of both networks (a multiply-add counts two).
-        seconds_per_step: Median of the measured steps.
+            forward and backward of both networks (a multiply-add counts two); mean of the steps
+            with and without the gradient penalty.
+        seconds_per_step: Median of the measured steps; the same mean of it.
         images_per_second: Real images, one process at the configured threads.
         seconds: Expected for the whole budget.
     """
@@ -48,7 +49,7 @@ def measure_cost(
         network: Sizes.
         training: Batch and precision; the budget is extrapolated to.
         condition: Elements of the condition vector.
-        steps: How many steps are timed, after one that is not.
+        steps: How many steps of each kind are timed, after one that is not.
     """
     data = _random_data(network.size, condition, training.batch)
     state = new_state(network, training, condition, torch.device("cpu"), data)
@@ -59,13 +60,20 @@ def measure_cost(
         )
         train_step(state, batch, training, Share())
 
-    with FlopCounterMode(display=False) as counter:
-        step()
-    seconds = statistics.median(_timed(step) for _ in range(steps))
+    def counted() -> int:
+        with FlopCounterMode(display=False) as counter:
+            step()
+        return int(counter.get_total_flops())
+
+    # The first of each period has the penalty in it, where there is one.
+    period = PENALTY_EVERY if training.gradient_penalty else 1
+    operations = statistics.mean(counted() for _ in range(period))
+    taken = [[_timed(step) for _ in range(period)] for _ in range(steps)]
+    seconds = statistics.mean(map(statistics.median, zip(*taken, strict=True)))
     return FitCost(
         _parameters(state.generator),
         _parameters(state.discriminator),
-        counter.get_total_flops() / training.batch,
+        operations / training.batch,
         seconds,
         training.batch / seconds,
         seconds * -(-training.images // training.batch),

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from fastgan_aug.gan.networks import Discriminator
 
+# Of pixels in [-1, 1]. With a smaller one bf16's rounding counts as steepness, with a larger one
+# what is not near the image (benchmarks.penalty).
+NUDGE = 0.05
+
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
     """Eq. 1: minus the mean logit of the generated images; scalar."""
@@ -24,6 +28,52 @@ def real_loss(real_logits: Tensor) -> Tensor:
 def fake_loss(fake_logits: Tensor) -> Tensor:
     """Eq. 3: hinge loss of generated images, ``-mean(min(0, -1 - D(G(z|y))))``; scalar."""
     return F.relu(1.0 + fake_logits).mean()
+
+
+def relativistic_loss(higher: Tensor, lower: Tensor) -> Tensor:
+    """How far the logits ``higher`` are from being above ``lower``, pair by pair; scalar.
+
+    R3GAN (Huang et al., NeurIPS 2024) with the logistic loss. The discriminator's has real
+    slices higher, the generator's generated ones. A row of both is of one cell, so that no pair is
+    told apart by its cells.
+
+    Args:
+        higher: (B, h, w) logits.
+        lower: (B, h, w) logits of the other slices of the same cells, row by row.
+    """
+    return F.softplus(lower - higher).mean()
+
+
+def steepness(logits: Tensor, nudged: Tensor) -> Tensor:
+    """Squared norm of a discriminator's gradient at its images, by differences; scalar.
+
+    R1 at real images (Mescheder et al. 2018), R2 at generated ones. For signs ``e``, equally often
+    +1 and -1, the mean of ``((D(x + NUDGE e) - D(x)) / NUDGE) ** 2`` is the squared norm, as the
+    nudge goes to 0 (Hutchinson 1989; of R1, Lin et al. 2025, arXiv 2501.08316). That asks for no
+    gradient of a gradient, which costs more and which not every kernel has. With batch
+    normalisation it counts what an image does to the logits of the others too.
+
+    Args:
+        logits: (B, h, w) of the images; D is their mean over h and w.
+        nudged: (B, h, w) of the images plus NUDGE times signs.
+    """
+    rise = (nudged.float() - logits.float()).mean((1, 2)) / NUDGE
+    return rise.square().mean()
+
+
+def adversarial_losses(
+    real_logits: Tensor, fake_logits: Tensor, *, relativistic: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What both networks lose by the logits: Eqs. 1-3, or that of relativistic pairs.
+
+    Returns:
+        Of the discriminator by real and by fake slices (of pairs 0 for the second, as they are one
+        loss), and of the generator; scalars.
+    """
+    if relativistic:
+        pairs = relativistic_loss(real_logits, fake_logits)
+        return pairs, torch.zeros_like(pairs), relativistic_loss(fake_logits, real_logits)
+    return real_loss(real_logits), fake_loss(fake_logits), generator_loss(fake_logits)
 
 
 def reconstruction_loss(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastgan_aug.gan.appearance import DESCRIPTORS, Appearance
+from fastgan_aug.gan.minibatch import cell_deviations
 from fastgan_aug.gan.settings import NetworkConfig
 
 # FastGAN's multiples of `ngf` for the feature maps at each resolution.
@@ -135,23 +136,30 @@ class Generator(nn.Module):
             n.reshape(-1, 1, h, w) for n, (h, w) in zip(flat, self.noise_shapes, strict=True)
         ]
 
+    @torch.no_grad()
+    def weaken_condition(self, influence: float) -> None:
+        """Makes ``forward`` with the whole condition what it was with this influence."""
+        columns = slice(self.latent, self.embed.in_features - self.drawn)
+        self.embed.weight[:, columns] *= influence
+
     def wanted(self, latents: Tensor, condition: Tensor) -> Tensor:
         """(B, DESCRIPTORS) that the images of these latents are to have."""
         assert self.appearance is not None
         return self.appearance.draw(latents[:, : self.drawn], condition)
 
-    def forward(self, latents: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, condition: Tensor, influence: float = 1.0) -> Tensor:
         """Generates images.
 
         Args:
             latents: (B, latent_size) N(0, 1); noise is an argument, so that it can be replayed.
             condition: (B, condition) of 0 and 1.
+            influence: Of the condition on the network, 0 to 1; the appearance always has all.
 
         Returns:
             (B, 1, S, S) in (-1, 1).
         """
         z, noises = self.split(latents)
-        given, base = [z, condition], None
+        given, base = [z, influence * condition], None
         if self.appearance is not None:
             wanted = self.wanted(latents, condition)
             given.append(self.appearance.standard(wanted))
@@ -242,13 +250,19 @@ class Discriminator(nn.Module):
 
     At 128 pixels the input block halves, as FastGAN's does for large images, so that the three
     down-sampling blocks see what they see at 64.
+
+    With ``config.projection`` the condition is no image: its embedding, a sum of one vector for
+    each factor's value, is multiplied with the mean features of the last block (Miyato & Koyama,
+    ICLR 2018), and every logit gets the product.
     """
 
     def __init__(self, config: NetworkConfig, condition: int) -> None:
         super().__init__()
         base, self.fold = config.discriminator_width, config.fold
         widths = [base * m for m in (1, 2, 4, 8)][config.fold - 1 :]
-        inputs, halve = config.fold**2 + condition, config.size > 64
+        inputs, halve = config.fold**2, config.size > 64
+        if not config.projection:
+            inputs += condition
         self.input = nn.Sequential(
             _convolution(inputs, widths[0], 4, 2, 1)
             if halve
@@ -257,7 +271,7 @@ class Discriminator(nn.Module):
         )
         self.down = nn.ModuleList(DownBlock(i, o) for i, o in itertools.pairwise(widths))
         self.output = nn.Sequential(
-            _convolution(widths[-1], 2 * widths[-1], 1),
+            _convolution(widths[-1] + int(config.minibatch_sd), 2 * widths[-1], 1),
             nn.BatchNorm2d(2 * widths[-1]),
             nn.LeakyReLU(0.2),
             _convolution(2 * widths[-1], 1, 4),
@@ -266,24 +280,41 @@ class Discriminator(nn.Module):
         self.crop_decoder = Decoder(widths[-2], decoder_width, 2, config.fold)
         self.whole_decoder = Decoder(widths[-1], decoder_width, 3, config.fold)
         self.apply(_initialise)
+        self.minibatch_sd = config.minibatch_sd
+        self.embed: nn.Linear | None = None
+        if config.projection:
+            self.embed = nn.Linear(condition, widths[-1], bias=False)
+            nn.init.normal_(self.embed.weight, 0.0, 0.02)
 
-    def forward(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, condition: Tensor, influence: float = 1.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Judges images.
 
         Args:
             images: (B, 1, S, S) in [-1, 1].
             condition: (B, condition) of 0 and 1; each element becomes a constant channel.
+            influence: Of the condition, 0 to 1.
 
         Returns:
             Logits (B, h, w), features of the second block (B_1 of Eq. 4) and of the third (B_2).
         """
-        squares = F.pixel_unshuffle(images, self.fold)
-        planes = condition[:, :, None, None].expand(-1, -1, *squares.shape[2:])
-        second = self.input(torch.cat([squares, planes], dim=1))
-        for block in self.down[:-1]:
+        known = influence * condition
+        second = F.pixel_unshuffle(images, self.fold)
+        if self.embed is None:
+            planes = known[:, :, None, None].expand(-1, -1, *second.shape[2:])
+            second = torch.cat([second, planes], dim=1)
+        for block in (self.input, *self.down[:-1]):
             second = block(second)
         third = self.down[-1](second)
-        return self.output(third).squeeze(1), second, third
+        judged = (
+            torch.cat([third, cell_deviations(third, condition)], 1) if self.minibatch_sd else third
+        )
+        logits = self.output(judged).squeeze(1)
+        if self.embed is not None:
+            fits = (self.embed(known) * third.float().mean((2, 3))).sum(1)
+            logits = logits + fits[:, None, None]
+        return logits, second, third
 
 
 def crop_positions(size: int) -> int:

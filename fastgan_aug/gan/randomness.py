@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     CROP = 4
     CALIBRATE = 5
     TRANSLATE = 6
+    NUDGE = 7
 
 
 def stream(seed: int, purpose: Purpose, position: int = 0) -> np.random.Generator:

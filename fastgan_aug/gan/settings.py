@@ -27,6 +27,10 @@ class NetworkConfig:
         unit_maximum: Whether each generated slice is divided by its own maximum, as real ones are.
         appearance: Whether a statistical model of the training slices says what a slice looks like
             as a whole, and the network what is left (`fastgan_aug.gan.appearance`).
+        projection: Whether the discriminator compares what it found with the condition by an inner
+            product (Miyato & Koyama 2018), in place of seeing the condition as channels.
+        minibatch_sd: Whether the discriminator is told how much the slices of each cell differ
+            within the batch (Karras et al. 2018).
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -40,6 +44,8 @@ class NetworkConfig:
     folded: bool = False
     unit_maximum: bool = False
     appearance: bool = False
+    projection: bool = False
+    minibatch_sd: bool = False
 
     @property
     def fold(self) -> int:
@@ -79,6 +85,15 @@ class TrainingConfig:
             of the generated slices of a cell, added likewise; needs it too.
         translation: Largest random shift, pixels, of what the discriminator sees, real and
             generated alike (DiffAugment); 0 turns it off.
+        relativistic: Whether the discriminator tells which of a real and a generated slice of one
+            cell is the real one (R3GAN, Huang et al. 2024), in place of the hinge losses.
+        gradient_penalty: Weight of how steep the discriminator is at real and at generated slices
+            (R1 and R2, gamma of R3GAN); 0 turns it off.
+        transition: Images over which the condition's influence grows from none to all (Shahbazi
+            et al., ICLR 2022); 0 starts with all. What grows is what the networks see of the
+            condition. What is fitted, not trained, is of the cell from the start: with
+            ``network.appearance`` a slice's descriptors and coarse picture, and what its loss
+            terms ask of it; so are the cells of ``network.minibatch_sd`` and of the pairs.
         precision: ``bf16`` runs the forward passes under autocast.
         log_every: Images between two points of the loss curves.
         checkpoint_every: Images between two checkpoints.
@@ -101,6 +116,9 @@ class TrainingConfig:
     appearance_weight: float = 0.0
     energy_weight: float = 0.0
     translation: int = 0
+    relativistic: bool = False
+    gradient_penalty: float = 0.0
+    transition: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     log_every: int = 1_000
     checkpoint_every: int = 10_000
@@ -113,7 +131,13 @@ class TrainingConfig:
             _require(value > 0, f"{name} is {value}", "a positive integer")
         for name in ("generator_learning_rate", "discriminator_learning_rate"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}", "above 0")
-        for name in ("ema_half_life", "appearance_weight", "energy_weight"):
+        for name in ("ema_half_life", "appearance_weight", "energy_weight", "gradient_penalty"):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}", "0 or more")
         _require(0 <= self.sampling_power <= 1, f"sampling_power is {self.sampling_power}",
                  "between 0 and 1")  # fmt: skip
+        _require(0 <= self.transition <= self.images, f"transition is {self.transition}",
+                 f"0 to images, {self.images}: it ends with the whole condition")  # fmt: skip
+
+    def influence(self, images_seen: int) -> float:
+        """Of the condition after so many images, 0 to 1: nothing else has a part in it."""
+        return min(1.0, images_seen / self.transition) if self.transition else 1.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastgan_aug.gan import losses
 from fastgan_aug.gan.appearance_fit import fit_appearance
-from fastgan_aug.gan.batch import Batch, Share, TrainingData, translated
+from fastgan_aug.gan.batch import PENALTY_EVERY, Batch, Share, TrainingData, translated
 from fastgan_aug.gan.networks import Discriminator, Generator
 from fastgan_aug.gan.randomness import Purpose, stream
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
@@ -94,26 +94,33 @@ def train_step(state: TrainState, batch: Batch, training: TrainingConfig, share:
     discriminator alone) and L_G (Eq. 1, gradients to the generator alone).
 
     Returns:
-        (4,) detached L_real, L_fake, L_recon and L_G of this worker.
+        (4,) detached L_real, L_fake, L_recon and L_G of this worker; of relativistic pairs L_real
+        is what the discriminator loses by them, and L_fake is 0. The penalty is in none of them.
     """
     generator, discriminator = state.generator, state.discriminator
     with _autocast(training, batch.real.device):
-        fake = generator(batch.latents, batch.condition)
+        fake = generator(batch.latents, batch.condition, batch.influence)
         seen_real, seen_fake = batch.real, fake
         if batch.translation is not None:
             both = translated(
                 torch.cat([batch.real, fake]), batch.translation, training.translation
             )
             seen_real, seen_fake = both.chunk(2)
-        fake_logits, _, _ = discriminator(seen_fake, batch.condition)
-        real_logits, second, third = discriminator(seen_real, batch.condition)
+        fake_logits, _, _ = discriminator(seen_fake, batch.condition, batch.influence)
+        real_logits, second, third = discriminator(seen_real, batch.condition, batch.influence)
         recon = losses.reconstruction_loss(discriminator, seen_real, second, third, batch.corner)
-    real, false = losses.real_loss(real_logits.float()), losses.fake_loss(fake_logits.float())
-    loss_g = losses.generator_loss(fake_logits.float()) + held(generator, batch, fake, training)
+    real, false, loss_g = losses.adversarial_losses(
+        real_logits.float(), fake_logits.float(), relativistic=training.relativistic
+    )
+    loss_d, loss_g = real + false + recon, loss_g + held(generator, batch, fake, training)  # Eq. 5
+    if batch.signs is not None:
+        loss_d = loss_d + penalty(
+            discriminator, batch, training, (seen_real, seen_fake), (real_logits, fake_logits)
+        )
     own_d, own_g = list(discriminator.parameters()), list(generator.parameters())
     state.discriminator_optimiser.zero_grad(set_to_none=True)
     state.generator_optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(real + false + recon, inputs=own_d, retain_graph=True)  # Eq. 5
+    torch.autograd.backward(loss_d, inputs=own_d, retain_graph=True)
     torch.autograd.backward(loss_g, inputs=own_g)
     if share.world > 1:
         share.average([p.grad for p in (*own_d, *own_g) if p.grad is not None])
@@ -123,6 +130,36 @@ def train_step(state: TrainState, batch: Batch, training: TrainingConfig, share:
     if state.average is not None:
         update_average(state.average, generator, average_decay(training))
     return torch.stack([real, false, recon, loss_g]).detach()
+
+
+def penalty(
+    discriminator: Discriminator,
+    batch: Batch,
+    training: TrainingConfig,
+    images: tuple[Tensor, Tensor],
+    logits: tuple[Tensor, Tensor],
+) -> Tensor:
+    """PENALTY_EVERY times half of gamma times R1 plus R2 (R3GAN): the steps between have none.
+
+    Args:
+        discriminator: Whose steepness counts.
+        batch: With ``signs``.
+        training: Gamma.
+        images: (B, 1, S, S) real ones and generated ones, as the discriminator sees them.
+        logits: (B, h, w) of each.
+
+    Returns:
+        Scalar, of the discriminator's loss.
+    """
+    assert batch.signs is not None
+    total = batch.real.new_zeros(())
+    with _autocast(training, batch.real.device):
+        for seen, at, signs in zip(images, logits, batch.signs.chunk(2), strict=True):
+            nudged, _, _ = discriminator(
+                seen.detach() + losses.NUDGE * signs, batch.condition, batch.influence
+            )
+            total = total + losses.steepness(at, nudged)
+    return PENALTY_EVERY * training.gradient_penalty / 2 * total
 
 
 def held(generator: Generator, batch: Batch, fake: Tensor, training: TrainingConfig) -> Tensor:

@@ -143,9 +143,11 @@ def served_generator(state: TrainState, data: TrainingData, training: TrainingCo
     """The generator to serve: the average (or the raw weights) with fresh batch-norm statistics.
 
     Averaged weights do not fit the running statistics of the raw ones, so these are measured
-    again, over cells as the training data has them. Then the appearance's spread is.
+    again, over cells as the training data has them. Then the appearance's spread is. Within a
+    transition the condition has the influence in it that it had in training.
     """
     served = copy.deepcopy(state.average or state.generator).requires_grad_(False)
+    served.weaken_condition(training.influence(state.images_seen))
     norms = [m for m in served.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
