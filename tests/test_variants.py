@@ -26,6 +26,18 @@ def test_the_shipped_one_is_checked_and_says_what_it_costs() -> None:
         assert word in text
 
 
+def test_the_discriminators_techniques_are_off_until_a_variant_turns_one_on() -> None:
+    plain, *others = read_ablation("ablation-discriminator").variants
+    assert plain.overrides == {}
+    techniques = {"network.projection", "network.minibatch_sd", "training.relativistic",
+                  "training.gradient_penalty", "training.transition"}  # fmt: skip
+    assert {name for other in others for name in other.overrides} == techniques
+    for path in shipped_configs().glob("*.toml"):
+        if "ablation" not in path.stem:
+            values = load_config(str(path)).to_dict()
+            assert not any(values[s][f] for s, _, f in (t.partition(".") for t in techniques))
+
+
 def test_overrides_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
     found = read_ablation(
         written(
