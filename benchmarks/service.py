@@ -149,7 +149,7 @@ def registered(checkpoint: Path, folder: Path) -> str:
         data = TrackedDataset("data", lineage.dataset_digest, lineage.class_counts)
         tracker.start({"i": i}, data)
         tracker.finish()
-        assert tracker.close()
+        assert tracker.close(60)
         register(checkpoint, uri=uri, model_name=NAME, run_id=tracker.run_id or "")
     promote(NAME, "1", uri, by="benchmark", reason="benchmark", override=True)
     return uri
