@@ -360,13 +360,16 @@ def main() -> None:
         figures += version_change(url, token, uri, small)
         figures += killed_replica(url, token, small)
         figures += overload(url, token, large, small)
-    meta = synthesizer.meta
-    publish(
-        "service-haproxy" if told.haproxy else "service", figures, seeds=[SEED], threads=1,
-        batch=CHUNK, rounds=ROUNDS, small_calls=SMALL_CALLS, checkpoint=meta.digest,
-        dataset=meta.lineage.dataset_digest, config=meta.lineage.config_digest,
-        load_average=[round(n, 1) for n in os.getloadavg()],
-    )  # fmt: skip
+        # Before the service ends, which may take long where the machine is busy.
+        meta = synthesizer.meta
+        publish(
+            "service-haproxy" if told.haproxy else "service", figures,
+            command="python -m benchmarks.service CHECKPOINT" + " --haproxy" * told.haproxy,
+            seeds=[SEED], threads=1,
+            batch=CHUNK, rounds=ROUNDS, small_calls=SMALL_CALLS, checkpoint=meta.digest,
+            dataset=meta.lineage.dataset_digest, config=meta.lineage.config_digest,
+            load_average=[round(n, 1) for n in os.getloadavg()],
+        )  # fmt: skip
 
 
 if __name__ == "__main__":
