@@ -131,7 +131,7 @@ def measure(checkpoint: Path, threads: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     synthesizer = Synthesizer.load(checkpoint, threads=threads)
-    generator, cells = synthesizer._generator, synthesizer.space.cells
+    generator, cells = synthesizer.generator, synthesizer.space.cells
     latents = latents_of_seeds(np.arange(IMAGES, dtype=np.uint64) + SEED, generator.latent_size)
     index = torch.arange(IMAGES) % len(cells)
     condition = torch.from_numpy(synthesizer.space.vectors)[index]

@@ -149,7 +149,7 @@ def registered(checkpoint: Path, folder: Path) -> str:
         data = TrackedDataset("data", lineage.dataset_digest, lineage.class_counts)
         tracker.start({"i": i}, data)
         tracker.finish()
-        assert tracker.close()
+        assert tracker.close(60)
         register(checkpoint, uri=uri, model_name=NAME, run_id=tracker.run_id or "")
     promote(NAME, "1", uri, by="benchmark", reason="benchmark", override=True)
     return uri
@@ -360,13 +360,16 @@ def main() -> None:
         figures += version_change(url, token, uri, small)
         figures += killed_replica(url, token, small)
         figures += overload(url, token, large, small)
-    meta = synthesizer.meta
-    publish(
-        "service-haproxy" if told.haproxy else "service", figures, seeds=[SEED], threads=1,
-        batch=CHUNK, rounds=ROUNDS, small_calls=SMALL_CALLS, checkpoint=meta.digest,
-        dataset=meta.lineage.dataset_digest, config=meta.lineage.config_digest,
-        load_average=[round(n, 1) for n in os.getloadavg()],
-    )  # fmt: skip
+        # Before the service ends, which may take long where the machine is busy.
+        meta = synthesizer.meta
+        publish(
+            "service-haproxy" if told.haproxy else "service", figures,
+            command="python -m benchmarks.service CHECKPOINT" + " --haproxy" * told.haproxy,
+            seeds=[SEED], threads=1,
+            batch=CHUNK, rounds=ROUNDS, small_calls=SMALL_CALLS, checkpoint=meta.digest,
+            dataset=meta.lineage.dataset_digest, config=meta.lineage.config_digest,
+            load_average=[round(n, 1) for n in os.getloadavg()],
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

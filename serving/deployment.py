@@ -73,6 +73,7 @@ class SynthesisReplica:
             args.tracking_uri,
             default=args.default_model,
             threads=args.threads,
+            engine=args.engine,
             poll_seconds=args.poll_seconds,
             most_versions=args.most_versions,
             measure=self._measure,

@@ -36,7 +36,8 @@ class RegistryModels:
         name: Name of the registered model.
         tracking_uri: Where the registry is.
         default: The alias or version that is never dropped from memory.
-        threads: torch threads of this process.
+        threads: Of the generator.
+        engine: ``torch`` or ``onnxruntime``.
         poll_seconds: How often the registry is asked what the aliases mean.
         most_versions: Versions in memory; the least recently used goes.
         measure: Where numbers go.
@@ -49,11 +50,13 @@ class RegistryModels:
         *,
         default: str = "",
         threads: int = 1,
+        engine: str = "torch",
         poll_seconds: float = POLL_SECONDS,
         most_versions: int = MOST_VERSIONS,
         measure: Measure = measure_nothing,
     ) -> None:
         self._name, self._uri, self._default, self._threads = name, tracking_uri, default, threads
+        self._engine = engine
         self._poll_seconds, self._most = poll_seconds, most_versions
         self._measure = measure
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
@@ -205,6 +208,10 @@ class RegistryModels:
             found = fetch(self._name, version, self._uri, Path(folder))
             assert found.folder is not None
             synthesizer = Synthesizer.load(found.folder, threads=self._threads)
+        if self._engine == "onnxruntime":
+            from serving.onnx_engine import use_onnx_runtime
+
+            use_onnx_runtime(synthesizer, self._threads)
         return LoadedModel(synthesizer, found.name, found.version, version, found.run_id or "")
 
     def _refuse(self, version: str, content: str, error: CheckpointError) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fastgan_aug.conditions import Cell
 from fastgan_aug.errors import CheckpointError
@@ -31,6 +32,7 @@ class Synthesizer:
         class_counts: Training slices per cell; a cell with 0 is unseen.
         size: Rows and columns of an image.
         engine: What computes: library, version, device, precision.
+        generator: The network.
     """
 
     def __init__(self, generator: Generator, meta: CheckpointMeta) -> None:
@@ -38,7 +40,8 @@ class Synthesizer:
         counts = meta.lineage.class_counts
         self.class_counts: dict[Cell, int] = {c: counts[str(c)] for c in self.space.cells}
         self.engine = f"torch-{torch.__version__.split('+')[0]}-cpu-fp32"
-        self._generator = generator
+        self.generator = generator
+        self._run: Callable[[Tensor, Tensor], Tensor] = generator
         self._vectors = torch.from_numpy(self.space.vectors)
 
     @classmethod
@@ -68,6 +71,15 @@ class Synthesizer:
             ) from error
         return cls(generator.eval().requires_grad_(False), meta)
 
+    def run_by(self, engine: str, run: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """From now on computes the generator's forward pass otherwise.
+
+        Args:
+            engine: What computes.
+            run: ``Generator.forward``, for batches of CHUNK.
+        """
+        self.engine, self._run = engine, run
+
     @torch.no_grad()
     def generate(self, cells: Sequence[Cell], seeds: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Generates one image per cell and seed, byte-identical whatever stands beside it.
@@ -83,10 +95,10 @@ class Synthesizer:
         images = np.empty((len(cells), self.size, self.size), np.float32)
         for start in range(0, len(cells), CHUNK):
             part = slice(start, start + CHUNK)
-            noise = latents_of_seeds(seeds[part], self._generator.latent_size)
+            noise = latents_of_seeds(seeds[part], self.generator.latent_size)
             condition = self._vectors[index[part]]
             missing = CHUNK - len(noise)
-            made = self._generator(
+            made = self._run(
                 torch.nn.functional.pad(noise, (0, 0, 0, missing)),
                 torch.nn.functional.pad(condition, (0, 0, 0, missing)),
             )

@@ -111,6 +111,18 @@ def test_versions_in_memory_are_bounded_and_the_default_stays(models, uri, tmp_p
     assert models.known("2") is None
 
 
+def test_the_engine_is_what_was_asked_for(uri):
+    _champion(uri, "1")
+    reference, faster = (
+        RegistryModels(NAME, uri, engine=name).get("champion").synthesizer
+        for name in ("torch", "onnxruntime")
+    )
+    assert faster.engine.startswith("onnxruntime-")
+    cell, seeds = reference.space.cells[0], np.arange(3, dtype=np.uint64)
+    apart = faster.generate([cell] * 3, seeds) - reference.generate([cell] * 3, seeds)
+    assert np.abs(apart).max() <= 1e-5
+
+
 def test_what_is_not_there_is_told(models):
     for name in ("nobody", "99"):
         with pytest.raises(ModelNotFound):
