@@ -285,7 +285,7 @@ def test_a_checkpoint_brings_its_appearance(data: TrainingData, tmp_path: Path) 
     made = synthesizer.generate([synthesizer.space.cells[1]] * 3, np.arange(3, dtype=np.uint64))
     assert made.shape == (3, 64, 64)
     assert np.isfinite(made).all()
-    loaded = synthesizer._generator.appearance
+    loaded = synthesizer.generator.appearance
     assert loaded is not None
     assert served.appearance is not None
     assert torch.equal(loaded.knots, served.appearance.knots)
