@@ -32,7 +32,6 @@ from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.engines import local
 from fastgan_aug.engines.job import FitJob, training_data, validation_part
 from fastgan_aug.engines.scoring import read_scores
-from fastgan_aug.engines.stopwatch import RunTimes
 from fastgan_aug.gan.checkpoint import read_meta, restore
 from fastgan_aug.gan.prior import FOLDER, prior_tensors, read_card, write_prior
 from fastgan_aug.gan.step import new_state
@@ -103,7 +102,7 @@ def build(work: Path, tables: int, images: int) -> None:
     print(f"wrote {FOLDER}: {card.sha256}, {(FOLDER / 'weights.safetensors').stat().st_size} bytes")
 
 
-def plain(score: Score) -> dict[str, float]:
+def plain(score: Score) -> dict[str, float | None]:
     """The parts of a score, means over its cells."""
     cells = score.cells
     return {
@@ -111,7 +110,7 @@ def plain(score: Score) -> dict[str, float]:
         "kid": float(np.mean([c.kid for c in cells])),
         "mean_counts_off": float(np.mean([abs(c.mc - 1) for c in cells])),
         "asymmetry_off": float(np.mean([abs(c.asymmetry) for c in cells])),
-    } | ({} if score.nn_share is None else {"nn_share": score.nn_share})
+    } | ({} if score.nn_share is None else {"nn_share": score.nn_share, "chance": score.chance})
 
 
 def real_slices(folder: Path) -> Dataset:
@@ -135,19 +134,19 @@ def compare(name: str, dataset: Dataset, asked: argparse.Namespace) -> list[dict
                 config = settings(images, seed, init, FEW[name])
                 checkpoint = fit(config, dataset, folder)
                 trained, _ = validation_part(config, dataset)
+                origin = read_meta(checkpoint).lineage
                 score = next(s for s in read_scores(folder) if s.images_seen >= images)
-                times = [p for p in RunTimes.read(folder).points if p.images_seen >= images]
                 rows.append(
                     {"data": name, "start": init, "seed": seed, "images": images}
                     | plain(score)
                     | {
                         "cells": len(score.cells),
-                        "seconds": times[0].seconds,
                         "trained_slices": int(trained.labelled.sum()),
                         "trained_patients": len(trained.patients),
                         "dataset_digest": dataset.digest,
                         "config_digest": config.digest,
-                        "prior": read_meta(checkpoint).lineage.prior,
+                        "prior": origin.prior,
+                        "code": origin.code_version,
                     }
                 )
                 print(rows[-1])
@@ -199,6 +198,8 @@ def main() -> None:
         seeds=list(SEEDS[: asked.seeds]),
         prior=asdict(read_card()),
         code=code_version(),
+        command=f"python -m benchmarks.prior --most {asked.most} --seeds {asked.seeds}"
+        + (" --real FOLDER" if REAL in datasets else ""),
         rows=rows,
     )
 
