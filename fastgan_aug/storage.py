@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -48,6 +49,12 @@ def replace_when_complete(target: Path) -> Iterator[Path]:
                 do="free some space, or choose another place; nothing half-written was left",
             ) from error
         raise
+
+
+def file_digest(path: Path) -> str:
+    """Sha256 of a file; 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _is_os_error(error: BaseException) -> bool:

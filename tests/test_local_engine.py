@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines import local
-from fastgan_aug.engines.job import FitJob, check_same_fit, training_part
+from fastgan_aug.engines.job import FitJob, training_part
+from fastgan_aug.engines.start import check_same_fit
 from fastgan_aug.errors import CheckpointError, ConfigError, EngineFailed, TrainingDiverged
 from fastgan_aug.gan.checkpoint import checkpoints, read_meta
 

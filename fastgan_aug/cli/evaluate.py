@@ -233,8 +233,16 @@ def kept(dataset: Dataset, lineage: Lineage) -> Dataset:
 
 def provenance_of(meta: CheckpointMeta, engine: str) -> dict[str, Any]:
     """Where the judged model comes from."""
+    from fastgan_aug.data.schema import FICTION
+    from fastgan_aug.quality.plain_words import PHANTOM_FROM_PHANTOMS
+
     origin = meta.lineage
-    return {
+    start: dict[str, str] = {}
+    if origin.prior is not None:
+        start["prior"] = origin.prior
+        if origin.pseudonym_key == FICTION:
+            start["warning"] = PHANTOM_FROM_PHANTOMS
+    return start | {
         "checkpoint": meta.digest,
         "images_seen": meta.images_seen,
         "config": origin.config_digest,
@@ -280,6 +288,8 @@ def print_verdict(report: QualityReport, console: Console) -> None:
     console.print(
         f"[bold {colour}]{report.verdict}[/]        {good} of {len(lines)} questions answered well"
     )
+    if "warning" in report.provenance:
+        console.print(f"  {report.provenance['warning']}", markup=False, highlight=False)
     for line in lines:
         if not line.passed:
             console.print(f"  {line.title}: {line.text}", markup=False, highlight=False)

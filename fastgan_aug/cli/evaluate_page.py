@@ -161,6 +161,7 @@ def _facts(report: QualityReport) -> dict[str, str]:
         "images_seen": "images seen in training",
         "config": "configuration of the training",
         "trained_on": "training data, as the model says",
+        "prior": "weights that the training started from (sha256)",
         "training_code": "code of the training",
         "train": "training slices used here",
         "holdout": "slices of other patients",

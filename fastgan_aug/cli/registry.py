@@ -217,6 +217,8 @@ def _tree(name: str, images: int, origin: Provenance, told: dict[str, Any]) -> T
     branch = root
     for label, value, registered in steps:
         branch = branch.add(f"{label:<11} {value}{_agreement(value, registered)}")
+        if label == "run" and told.get("prior"):
+            branch.add(f"started from the prior {told['prior']}")
         if label == "version" and promoted:
             overridden = promoted.get("promoted_override", "no")
             gate = "" if overridden == "no" else f" (overrode: {overridden})"

@@ -20,6 +20,7 @@ from fastgan_aug.data.validation.validate import check_valid
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker, Status, TrackedDataset
 from fastgan_aug.engines.scoring import Scorer, score_missing, scorer_of
+from fastgan_aug.engines.start import check_prior, check_same_fit, origin_of, starting_state
 from fastgan_aug.engines.stopwatch import Stopwatch
 from fastgan_aug.errors import CheckpointError, ConfigError, DataError
 from fastgan_aug.gan.batch import Share, TrainingData
@@ -34,7 +35,7 @@ from fastgan_aug.gan.checkpoint import (
     restore,
     write_checkpoint,
 )
-from fastgan_aug.gan.step import TrainState, new_state, share_appearance
+from fastgan_aug.gan.step import TrainState, share_appearance
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.gan.training import served_generator, train
 from fastgan_aug.quality.pictures import picture_grid
@@ -87,10 +88,12 @@ class FitJob:
         check_valid(self.dataset)
 
     def check_config(self) -> None:
-        """Says what of the configuration does not fit the data.
+        """Says what of the configuration does not fit the data, or the prior.
 
         Raises:
-            ConfigError: the networks' size is not the data's, or the flip rule names no factor.
+            CheckpointError: the prior to start from is missing or damaged.
+            ConfigError: the networks' size is not the data's, the prior to start from is of other
+                networks, or the flip rule names no factor.
             UnknownFactorValue: the flip rule names values that the factor does not have.
         """
         size, there = self.config.network.size, self.dataset.meta.size
@@ -101,6 +104,7 @@ class FitJob:
                 do=f"set network.size = {there}, or import the images with --size {size}",
             )
         flippable_cells(self.dataset.meta.space, self.config.augment)
+        check_prior(self.config, newest_checkpoint(self.folder))
 
 
 @dataclass(frozen=True)
@@ -160,11 +164,16 @@ def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData
     )
 
 
-def lineage_of(config: Config, dataset: Dataset) -> Lineage:
+def lineage_of(config: Config, dataset: Dataset, resume_from: Path | None) -> Lineage:
     """Where the checkpoints of this fit come from.
 
     The counts are of slices that the steps see; the patients are all that the fit was given, those
     who only choose the checkpoint too: a test on them would be no test.
+
+    Args:
+        config: Of the fit.
+        dataset: All it was given.
+        resume_from: Checkpoint to continue from: it says which prior the run once started from.
     """
     fitted, _ = validation_part(config, dataset)
     return Lineage(
@@ -177,6 +186,7 @@ def lineage_of(config: Config, dataset: Dataset) -> Lineage:
         code_version=code_version(),
         pseudonym_key=dataset.meta.pseudonym_key,
         grouping=dataset.meta.grouping,
+        prior=origin_of(config, resume_from),
     )
 
 
@@ -186,7 +196,8 @@ def tracked(job: FitJob) -> Iterator[RunTracker | None]:
     if job.tracking_uri is None:
         yield None
         return
-    config, lineage = job.config, lineage_of(job.config, job.dataset)
+    config = job.config
+    lineage = lineage_of(config, job.dataset, newest_checkpoint(job.folder))
     tracker = RunTracker(
         job.folder, uri=job.tracking_uri, experiment=config.tracking.experiment, name=config.name
     )
@@ -197,7 +208,8 @@ def tracked(job: FitJob) -> Iterator[RunTracker | None]:
         "code_version": lineage.code_version,
         "config_digest": lineage.config_digest,
         "dataset_digest": lineage.dataset_digest,
-    } | ({} if job.seconds is None else {"budget_seconds": f"{job.seconds:g}"})
+    } | ({} if lineage.prior is None else {"prior": lineage.prior})
+    tags |= {} if job.seconds is None else {"budget_seconds": f"{job.seconds:g}"}
     status: Status = "FAILED"
     try:
         tracker.start(lineage.config, source, tags)
@@ -319,11 +331,10 @@ def run_fit(
     torch.set_num_threads(config.engine.threads)
     fitted, validation = validation_part(config, job.dataset)
     data = training_data(fitted, config.augment).to(torch.device(device))
-    dimension = job.dataset.meta.space.dimension
-    state = new_state(config.network, config.training, dimension, torch.device(device), data)
+    state = starting_state(config, data, torch.device(device), resume_from)
     if share:
         share_appearance(state, share)
-    lineage = lineage_of(config, job.dataset)
+    lineage = lineage_of(config, job.dataset, resume_from)
     if resume_from is not None:
         meta = restore(resume_from, state)
         check_same_fit(meta.lineage, lineage)
@@ -367,33 +378,3 @@ def score_run(folder: Path, dataset: Dataset) -> list[Score]:
     if not judge.cells:
         raise DataError("no cell has slices of two patients to be held against", do="add patients")
     return score_missing(folder, judge)
-
-
-def check_same_fit(old: Lineage, new: Lineage) -> None:
-    """A resumed run must be the same run, but for its budget, rhythm and engine.
-
-    A field that the older configuration did not have yet counts as its default.
-
-    Raises:
-        CheckpointError: data or settings differ.
-    """
-    free = {"images", "log_every", "checkpoint_every", "keep"}
-    defaults = Config(name="defaults").to_dict()
-    differing = [
-        f"{section}.{key}"
-        for section in ("network", "training", "augment")
-        for key in new.config[section]
-        if old.config[section].get(key, defaults[section][key]) != new.config[section][key]
-        and not (section == "training" and key in free)
-    ]
-    held_out = [c.config.get("selection", {}).get("validation_fraction", 0) for c in (old, new)]
-    if held_out[0] != held_out[1]:
-        differing.append("selection.validation_fraction")
-    if old.dataset_digest != new.dataset_digest:
-        differing.append("the training data")
-    if differing:
-        raise CheckpointError(
-            f"the checkpoint belongs to another fit: {', '.join(differing)} differ",
-            allowed="a longer budget, another rhythm, another engine",
-            do="use the run's own configuration and data, or start a new folder",
-        )

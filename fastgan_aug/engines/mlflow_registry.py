@@ -183,6 +183,7 @@ def lineage(model: str, version_or_alias: str, uri: str) -> dict[str, Any]:
             "names": [dataset.name for dataset in inputs],
         },
         "code_version": version.tags.get("code_version"),
+        "prior": version.tags.get("prior"),
         "promoted": {k: v for k, v in version.tags.items() if k.startswith("promoted_")},
     }
 

@@ -77,12 +77,13 @@ def _in_words(client: Any, run: Any, meta: CheckpointMeta) -> str:
     patients = f"{len(origin.patient_digests)} patients"
     if origin.grouping != BY_PATIENT:
         patients = "without patients: no test of this model proves anything"
+    start = "" if origin.prior is None else f", from the prior `{origin.prior}`"
     rows = "\n".join(f"| {cell} | {count} |" for cell, count in origin.class_counts.items())
     return (
         f"Conditional FastGAN after {meta.images_seen} images.\n\n"
         f"Trained by [run {info.run_name}](#/experiments/{info.experiment_id}/runs/{info.run_id}) "
         f"on data `{origin.dataset_digest}` ({patients}), with "
-        f"configuration `{origin.config_digest}` and code `{origin.code_version}`.\n\n"
+        f"configuration `{origin.config_digest}` and code `{origin.code_version}`{start}.\n\n"
         f"| cell | training slices |\n|---|---|\n{rows}\n\n{_sample_grid(client, info.run_id)}"
     )
 
@@ -114,4 +115,4 @@ def version_tags(meta: CheckpointMeta) -> dict[str, str]:
         "training_patients": str(len(origin.patient_digests)),
         "pseudonym_key": origin.pseudonym_key,
         "grouping": origin.grouping,
-    }
+    } | ({} if origin.prior is None else {"prior": origin.prior})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ CALIBRATION, WIDEST = 128, 1.4  # slices per cell; largest change of a spread, a
 
 
 @torch.no_grad()
-def fit_appearance(data: TrainingData) -> Appearance:
+def fit_appearance(data: TrainingData, given: Mapping[str, Tensor] | None = None) -> Appearance:
     """Fits the model to the labelled slices, and to their mirror images where these keep the label.
 
     Each cell has its own marginals; its correlations are shrunk towards those of the cells that
@@ -47,6 +47,8 @@ def fit_appearance(data: TrainingData) -> Appearance:
 
     Args:
         data: The training slices.
+        given: ``prior.COMPONENTS`` by name, which are then taken as they are: a network that was
+            fitted to them knows no others. None fits these too.
 
     Returns:
         The model, on the CPU.
@@ -61,17 +63,22 @@ def fit_appearance(data: TrainingData) -> Appearance:
     vectors = data.vectors.cpu()
     model = Appearance(data.images.shape[-1], *vectors.shape)
     model.vectors.copy_(vectors)
-    _fit_components(model, slices)
+    for name, tensor in (given or {}).items():
+        model.get_buffer(name).copy_(tensor)
+    if not given:
+        _fit_components(model, slices)
     found = torch.cat([model.describe(part) for part in slices.parts()]).double()
-    model.centre.copy_(found.mean(0))
-    model.scale.copy_(_spread(found))
+    overall = found.mean(0).float()
+    if not given:
+        model.centre.copy_(overall)
+        model.scale.copy_(_spread(found))
     groups = {k: found[cell == k] for k in range(len(vectors)) if own[k] >= LEAST}
     for k in range(len(vectors)):
         if k in groups:
             model.cell_mean[k] = groups[k].mean(0)
             model.cell_sd[k] = _spread(groups[k], model.scale)
         else:
-            model.cell_mean[k], model.cell_sd[k] = _predicted(k, groups, vectors, model)
+            model.cell_mean[k], model.cell_sd[k] = _predicted(k, groups, vectors, model, overall)
     apart = _follow(model, groups)
     known = {k: _spread(group, model.scale) for k, group in apart.items()}
     spreads = [known.get(k, _mean_spread(k, known, vectors, model)) for k in range(len(vectors))]
@@ -148,13 +155,13 @@ def _spread(found: Tensor, typical: Tensor | float = 0.0) -> Tensor:
 
 
 def _predicted(
-    k: int, groups: dict[int, Tensor], vectors: Tensor, model: Appearance
+    k: int, groups: dict[int, Tensor], vectors: Tensor, model: Appearance, overall: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mean and SD of a cell that has too few slices, from the other cells of its elements."""
-    mean = model.centre.clone()
+    mean = overall.clone()
     for mates in _mates(k, groups, vectors):
         every = torch.cat([groups[j] for j in mates])
-        mean += every.mean(0).float() - model.centre
+        mean += every.mean(0).float() - overall
     return mean, _mean_spread(k, {j: model.cell_sd[j] for j in groups}, vectors, model)
 
 

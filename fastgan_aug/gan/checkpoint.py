@@ -22,7 +22,7 @@ from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.errors import CheckpointError
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.step import TrainState
-from fastgan_aug.storage import replace_when_complete
+from fastgan_aug.storage import file_digest, replace_when_complete
 
 FORMAT = 2
 META, GENERATOR, STATE = "meta.json", "generator.safetensors", "state.safetensors"
@@ -42,6 +42,7 @@ class Lineage:
         code_version: Version and commit of this code.
         pseudonym_key: Id of the key that made the patients' pseudonyms.
         grouping: ``patient``, or ``none`` where the training data had no patients.
+        prior: Sha256 of the weights that the run started from; None where it started from scratch.
     """
 
     config: Mapping[str, Any]
@@ -53,6 +54,7 @@ class Lineage:
     code_version: str
     pseudonym_key: str
     grouping: str
+    prior: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,12 +200,6 @@ def prune(folder: Path, keep: int, also: Collection[str] = ()) -> None:
     old = [path for path in checkpoints(folder)[:-keep] if path.name not in also]
     for path in [*old, *folder.glob("images-*.tmp-*")]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def file_digest(path: Path) -> str:
-    """Sha256 of a file; 64 hex digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # -- tensors of a state ----------------------------------------------------------------------------

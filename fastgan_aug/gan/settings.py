@@ -75,6 +75,8 @@ class TrainingConfig:
         beta2: Adam's second moment decay.
         adam_epsilon: Adam's epsilon.
         seed: Of weights, order, augmentation and latents.
+        init: What the weights start from: ``scratch``, random numbers; ``prior``, the weights that
+            come with the package, fitted to phantoms (`fastgan_aug.gan.prior`).
         ema_half_life: Images after which a weight's share in the served average is halved; 0 serves
             the raw weights.
         sampling_power: Cells are drawn in proportion to count ** power: 1 shows every slice once
@@ -111,6 +113,7 @@ class TrainingConfig:
     beta2: float = 0.999
     adam_epsilon: float = 1e-8
     seed: int = 0
+    init: Literal["scratch", "prior"] = "scratch"
     ema_half_life: float = 0.0
     sampling_power: float = 1.0
     appearance_weight: float = 0.0

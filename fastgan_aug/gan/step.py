@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from fastgan_aug.gan import losses
 from fastgan_aug.gan.appearance_fit import fit_appearance
 from fastgan_aug.gan.batch import PENALTY_EVERY, Batch, Share, TrainingData, translated
 from fastgan_aug.gan.networks import Discriminator, Generator
+from fastgan_aug.gan.prior import adopt, components
 from fastgan_aug.gan.randomness import Purpose, stream
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
 
@@ -41,6 +42,7 @@ def new_state(
     condition: int,
     device: torch.device,
     data: TrainingData | None = None,
+    prior: Mapping[str, Tensor] | None = None,
 ) -> TrainState:
     """A fresh state: its weights depend on ``training.seed`` alone, its appearance on the data.
 
@@ -50,13 +52,22 @@ def new_state(
         condition: Elements of the condition vector.
         device: Where the state lives.
         data: What the appearance is fitted to, where ``network.appearance`` is on.
+        prior: Weights to start from instead (``load_prior``); those that the condition meets are
+            the seed's all the same.
+
+    Raises:
+        CheckpointError: the prior is of other networks.
     """
-    appearance = fit_appearance(data) if network.appearance and data is not None else None
+    appearance = None
+    if network.appearance and data is not None:
+        appearance = fit_appearance(data, components(prior or {}))
     seed = int(stream(training.seed, Purpose.WEIGHTS).integers(2**62))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = Generator(network, condition, appearance)
         discriminator = Discriminator(network, condition)
+    if prior is not None:
+        adopt(generator, discriminator, prior)
     generator, discriminator = generator.to(device), discriminator.to(device)
     average = copy.deepcopy(generator).requires_grad_(False) if training.ema_half_life else None
     return TrainState(

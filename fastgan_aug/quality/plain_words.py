@@ -16,6 +16,11 @@ ADVICE = (
     "version by name with --override, which is recorded."
 )
 """Said once where a cell could not be judged."""
+PHANTOM_FROM_PHANTOMS = (
+    "This generator started from a prior that was fitted to phantoms, and was fitted to a phantom: "
+    "that proves nothing about what few slices are enough for."
+)
+"""Said wherever such a generator is judged."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from toy_demo import Demo
 
+from fastgan_aug.gan.prior import CARD, WEIGHTS
+from fastgan_aug.storage import file_digest
 from serving.client import BalancedBatch
 
 pytestmark = pytest.mark.integration
@@ -96,3 +98,14 @@ def test_what_the_client_alone_cannot_do_is_told(installed: Path, tmp_path: Path
     assert "torch is not installed" in done.stderr
     assert "pip install 'fastgan-aug[method]'" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wheel_holds_the_prior(installed: Path) -> None:
+    said = run(
+        installed, "-c", "import fastgan_aug, pathlib; print(pathlib.Path(fastgan_aug.__file__))",
+        cwd=installed.parent,
+    )  # fmt: skip
+    folder = Path(said.stdout.strip()).parent / "prior"
+    card = json.loads((folder / CARD).read_text())
+    assert file_digest(folder / WEIGHTS) == card["sha256"]
+    assert (folder / WEIGHTS).stat().st_size < 8e6
