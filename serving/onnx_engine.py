@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastgan_aug.errors import ConfigError
+from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.synthesizer import CHUNK, Synthesizer
 
 OPSET = 17
@@ -52,6 +53,19 @@ def use_onnx_runtime(synthesizer: Synthesizer, threads: int) -> None:
     synthesizer.run_by(f"onnxruntime-{onnxruntime.__version__}-cpu-fp32", run)
 
 
+class _Served(nn.Module):
+    """The forward pass with latents and condition as its only inputs."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, latents: Tensor, condition: Tensor) -> Tensor:
+        """(CHUNK, 1, S, S) in (-1, 1)."""
+        images: Tensor = self.generator(latents, condition)
+        return images
+
+
 def _exported(synthesizer: Synthesizer) -> bytes:
     """The forward pass at the one batch size that is served, as an ONNX model."""
     generator = synthesizer.generator
@@ -61,7 +75,7 @@ def _exported(synthesizer: Synthesizer) -> bytes:
         # Of torch's exporter, about itself; the newer one cannot trace the appearance's draw.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            generator,
+            _Served(generator),
             (torch.zeros(CHUNK, generator.latent_size), condition),
             file,
             dynamo=False,
