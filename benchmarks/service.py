@@ -73,8 +73,8 @@ def bare_application(checkpoint: Path, port: int) -> None:
     """The application under uvicorn, without Ray: run in a process of its own."""
     import uvicorn
 
-    from serving.app import create_app
     from serving.models import LoadedModel
+    from serving.server.app import create_app
 
     class One:
         def __init__(self) -> None:
@@ -113,8 +113,8 @@ def ray_serve(checkpoint: Path, port: int, folder: Path, haproxy: bool) -> Itera
     import ray
 
     from fastgan_aug.config import ServingConfig
-    from serving.deployment import start_service, stop_service
-    from serving.tokens import add_to_file, make_token
+    from serving.server.deployment import start_service, stop_service
+    from serving.server.tokens import add_to_file, make_token
 
     token, entry = make_token("bench", "admin")
     add_to_file(entry, folder / "tokens.toml")

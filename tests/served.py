@@ -140,7 +140,7 @@ def serve(folder: Path, port: int) -> None:
     """The real application on real HTTP until the process is ended."""
     import uvicorn
 
-    from serving.app import create_app
+    from serving.server.app import create_app
 
     uvicorn.run(create_app(FolderModels(folder)), port=port, log_level="critical")
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from serving.access import LARGEST_BODY
 from serving.address import is_loopback
-from serving.app import create_app
-from serving.logs import JsonLines
 from serving.protocol import PROBLEM_TYPE
-from serving.tokens import Token, TokenStore, entry_text, make_token
+from serving.server.access import LARGEST_BODY
+from serving.server.app import create_app
+from serving.server.logs import JsonLines
+from serving.server.tokens import Token, TokenStore, entry_text, make_token
 from tests.served import (
     TWO_COUNTS,
     TWO_FACTORS,

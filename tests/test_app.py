@@ -11,8 +11,6 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.access import LARGEST_BODY
-from serving.app import create_app
 from serving.batch import BalancedBatch
 from serving.generating import chunks
 from serving.protocol import (
@@ -25,6 +23,8 @@ from serving.protocol import (
     sample_seed,
 )
 from serving.request import BatchRequest
+from serving.server.access import LARGEST_BODY
+from serving.server.app import create_app
 from tests.served import (
     TWO_COUNTS,
     TWO_FACTORS,

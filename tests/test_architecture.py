@@ -59,7 +59,7 @@ NOT_THEIRS = {
     "fastgan_aug.engines": {"fastapi", "starlette", "uvicorn"},
     "fastgan_aug.cli": set(),
     "serving": {"mlflow"},
-    "serving.app": {"mlflow", "ray"},
+    "serving.server.app": {"mlflow", "ray"},
     "downstream": HEAVY,
 }
 # Modules that bring in everything that their own imports bring: told by a real import.

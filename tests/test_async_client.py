@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from fastgan_aug.errors import ServiceUnavailable, UnknownCell
-from serving.app import create_app
 from serving.client import AsyncClient, Client
+from serving.server.app import create_app
 from tests.served import (
     ONE_COUNTS,
     ONE_FACTOR,

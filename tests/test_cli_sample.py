@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from fastgan_aug.cli.main import app
 from fastgan_aug.cli.sample import parse_counts, parse_target
 from fastgan_aug.errors import BalanceError, ConfigError
-from serving.app import create_app
 from serving.batch import BalancedBatch
 from serving.client import Client
+from serving.server.app import create_app
 from tests.served import (
     ONE_COUNTS,
     ONE_FACTOR,

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from fastgan_aug.cli.main import app
 from fastgan_aug.errors import ConfigError
-from serving.tokens import TokenStore, parse_tokens
+from serving.server.tokens import TokenStore, parse_tokens
 
 
 def test_a_token_is_printed_once_and_opens_the_service(tmp_path: Path) -> None:

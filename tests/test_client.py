@@ -28,9 +28,9 @@ from fastgan_aug.errors import (
     UnknownCell,
     UnseenCell,
 )
-from serving.app import create_app
 from serving.attempts import ATTEMPTS
 from serving.client import BalancedBatch, Client, request_balanced_batch
+from serving.server.app import create_app
 from tests.served import (
     ONE_COUNTS,
     ONE_FACTOR,

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from serving.measures import SERIES
+from serving.server.measures import SERIES
 
 DASHBOARD = json.loads((Path(__file__).parent.parent / "deploy" / "grafana.json").read_text())
 RAYS = {"application", "deployment", "replica", "le"}

@@ -8,8 +8,13 @@ import pytest
 
 from fastgan_aug.config import ReplicaConfig, ServingConfig
 from fastgan_aug.errors import ConfigError
-from serving.deployment import ServiceArguments, app_builder, build_application, check_exposure
-from serving.tokens import VARIABLE, add_to_file, entry_text, make_token
+from serving.server.deployment import (
+    ServiceArguments,
+    app_builder,
+    build_application,
+    check_exposure,
+)
+from serving.server.tokens import VARIABLE, add_to_file, entry_text, make_token
 
 
 def options(**changes: object):

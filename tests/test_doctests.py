@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from serving.app import create_app
 from serving.client import Client
+from serving.server.app import create_app
 from tests.served import (
     ONE_COUNTS,
     ONE_FACTOR,

@@ -34,8 +34,8 @@ from fastgan_aug.errors import (
     StorageError,
 )
 from fastgan_aug.quality.likeness.classifier import FitSettings
-from serving.app import create_app
 from serving.client import Client
+from serving.server.app import create_app
 
 QUICK = DownstreamConfig(
     seeds=[0, 1], steps=30, batch=32, learning_rate=3e-3, width=6, bootstrap=100

@@ -17,9 +17,9 @@ from fastgan_aug.data.importers.dicom import import_dicom
 from fastgan_aug.data.importers.folder import import_folder
 from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.errors import CheckpointError, DataError, UnknownCell, UnseenCell
-from serving.app import create_app
 from serving.client import Client
 from serving.offline import OfflineClient
+from serving.server.app import create_app
 from tests.served import (
     TWO_COUNTS,
     TWO_FACTORS,

@@ -12,7 +12,7 @@ from gan_toy import toy_lineage, toy_state
 from fastgan_aug.gan.checkpoint import write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig
 from fastgan_aug.gan.synthesizer import CHUNK, Synthesizer
-from serving.onnx_engine import use_onnx_runtime
+from serving.server.onnx_engine import use_onnx_runtime
 
 PLAIN = NetworkConfig(size=32, latent=8, embedding=8, generator_width=4, discriminator_width=4)
 DEMO = NetworkConfig(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgan_aug.errors import RateExceeded
-from serving.rates import Rates
-from serving.tokens import Token
+from serving.server.rates import Rates
+from serving.server.tokens import Token
 
 HASH = "0" * 64
 

@@ -12,7 +12,7 @@ import pytest
 from fastgan_aug.errors import Overloaded
 from fastgan_aug.gan import synthesizer
 from serving.protocol import CHUNK, Chunk, sample_seed
-from serving.scheduler import BATCH_SIZE, MOST_HELD, Job, Place, Scheduler
+from serving.server.scheduler import BATCH_SIZE, MOST_HELD, Job, Place, Scheduler
 from tests.served import (
     TWO_COUNTS,
     TWO_FACTORS,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgan_aug.errors import AccessRefused, ConfigError
-from serving.tokens import (
+from serving.server.tokens import (
     VARIABLE,
     TokenStore,
     add_to_file,

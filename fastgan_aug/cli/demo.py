@@ -314,7 +314,7 @@ def _register(results: DemoResults, running: ExitStack, console: Console) -> Non
 
 def _serve(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.engines.mlflow_server import free_port
-    from serving.deployment import start_service, stop_service
+    from serving.server.deployment import start_service, stop_service
 
     serving = results.config.serving.model_copy(update={"port": free_port()})
     running.callback(stop_service)

@@ -54,9 +54,9 @@ def serve(
     if chosen.serving.haproxy:  # Ray Serve looks when it is imported
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     from fastgan_aug.engines.ray_cluster import ray_cluster
-    from serving.deployment import check_exposure, start_service, stop_service
-    from serving.ray_measures import metrics_urls
-    from serving.tokens import find_store
+    from serving.server.deployment import check_exposure, start_service, stop_service
+    from serving.server.ray_measures import metrics_urls
+    from serving.server.tokens import find_store
 
     console = Console()
     logging.getLogger("serving").setLevel(logging.INFO)

@@ -27,7 +27,7 @@ def token(
 
     A name may have two: add the new one, let the callers change, then remove the old entry.
     """
-    from serving.tokens import add_to_file, entry_text, make_token
+    from serving.server.tokens import add_to_file, entry_text, make_token
 
     limits = {
         "requests_per_minute": requests_per_minute,

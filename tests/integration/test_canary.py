@@ -26,8 +26,8 @@ from fastgan_aug.data.pseudonyms import PseudonymKey
 from fastgan_aug.data.withdrawal import without_patient
 from fastgan_aug.errors import DataError, FastGANAugError
 from fastgan_aug.gan.checkpoint import newest_checkpoint
-from serving.app import create_app
 from serving.client import Client
+from serving.server.app import create_app
 
 pytestmark = pytest.mark.integration
 

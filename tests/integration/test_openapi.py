@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from fastgan_aug.engines.mlflow_server import free_port
-from serving.app import create_app
-from serving.scheduler import Scheduler
-from serving.tokens import TokenStore, entry_text, make_token
+from serving.server.app import create_app
+from serving.server.scheduler import Scheduler
+from serving.server.tokens import TokenStore, entry_text, make_token
 from tests.served import TWO_COUNTS, TWO_FACTORS, FolderModels, lineage, tiny_checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]

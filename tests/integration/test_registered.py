@@ -13,7 +13,7 @@ from fastgan_aug.engines.mlflow_client import connect
 from fastgan_aug.engines.mlflow_promotion import promote
 from fastgan_aug.engines.mlflow_server import free_port
 from fastgan_aug.errors import CheckpointError, ModelNotFound, RegistryError
-from serving.registered import RegistryModels
+from serving.server.registered import RegistryModels
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

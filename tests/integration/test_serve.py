@@ -33,7 +33,9 @@ from fastgan_aug.errors import (
     UnseenCell,
 )
 from serving.client import Client
-from serving.deployment import (
+from serving.protocol import decode
+from serving.request import BatchRequest
+from serving.server.deployment import (
     APPLICATION,
     ServiceArguments,
     app_builder,
@@ -41,11 +43,9 @@ from serving.deployment import (
     start_service,
     stop_service,
 )
-from serving.measures import REFUSED_VERSIONS, SERIES
-from serving.protocol import decode
-from serving.ray_measures import metrics_urls
-from serving.request import BatchRequest
-from serving.tokens import add_to_file, make_token
+from serving.server.measures import REFUSED_VERSIONS, SERIES
+from serving.server.ray_measures import metrics_urls
+from serving.server.tokens import add_to_file, make_token
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -145,7 +145,7 @@ def test_the_service_answers_and_repeats_itself(url):
 
 
 def test_replicas_give_what_this_process_gives(url, registry):
-    from serving.registered import RegistryModels
+    from serving.server.registered import RegistryModels
 
     here = RegistryModels(NAME, registry).get("champion")
     with Client(url) as client:
@@ -361,7 +361,7 @@ def test_the_deployed_file_builds_the_application():
     file = Path(__file__).parents[2] / "deploy" / "serve.yaml"
     plain = yaml.safe_load(file.read_text(encoding="utf-8"))
     (application,) = plain["applications"]
-    assert application["import_path"] == "serving.deployment:app_builder"
+    assert application["import_path"] == "serving.server.deployment:app_builder"
     assert plain["http_options"]["host"] == "127.0.0.1"
     app_builder(application["args"])
     with pytest.raises(ConfigError, match="replica_count"):

@@ -1,7 +1,7 @@
 """The Ray Serve deployment: replicas hold models; one function starts it, one ends it.
 
-serve deploy deploy/serve.yaml        # on a cluster: import path serving.deployment:app_builder
-start_service(...)                    # in a Ray that this process has initialised
+serve deploy deploy/serve.yaml    # on a cluster: serving.server.deployment:app_builder
+start_service(...)                # in a Ray that this process has initialised
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from fastgan_aug.config import ReplicaConfig, ServingConfig
 from fastgan_aug.engines.mlflow_server import check_port
 from fastgan_aug.errors import ConfigError, FastGANAugError, ServiceUnavailable
 from serving.address import is_loopback
-from serving.app import create_app, try_model
-from serving.logs import log_json_lines
 from serving.protocol import PROBLEM_TYPE, error_of
-from serving.ray_measures import RayMeasures
-from serving.registered import RegistryModels
 from serving.request import DEFAULT_MODEL
-from serving.scheduler import Scheduler
-from serving.tokens import find_store
+from serving.server.app import create_app, try_model
+from serving.server.logs import log_json_lines
+from serving.server.ray_measures import RayMeasures
+from serving.server.registered import RegistryModels
+from serving.server.scheduler import Scheduler
+from serving.server.tokens import find_store
 
 APPLICATION = "fastgan-aug"
 DEPLOYMENT = "SynthesisReplica"

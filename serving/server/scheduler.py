@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from fastgan_aug.balance import BalancePlan
 from fastgan_aug.errors import Overloaded
-from serving.measures import (
+from serving.models import LoadedModel
+from serving.protocol import CHUNK, Chunk, positions, sample_seed
+from serving.server.measures import (
     BATCH,
     BATCH_SECONDS,
     IMAGES,
@@ -31,8 +33,6 @@ from serving.measures import (
     Measure,
     measure_nothing,
 )
-from serving.models import LoadedModel
-from serving.protocol import CHUNK, Chunk, positions, sample_seed
 
 BATCH_SIZE = 16  # of the generator: `fastgan_aug.gan.synthesizer.CHUNK`
 MOST_HELD = 4 * CHUNK  # images of a request that were generated and not yet fetched

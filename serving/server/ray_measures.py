@@ -8,11 +8,11 @@ from typing import Any
 import ray
 from ray.serve import metrics
 
-from serving.measures import SERIES, Series
+from serving.server.measures import SERIES, Series
 
 
 class RayMeasures:
-    """A `serving.measures.Measure`; Ray adds application, deployment and replica to the labels."""
+    """A `measures.Measure`; Ray adds application, deployment and replica to the labels."""
 
     def __init__(self) -> None:
         self._metrics: dict[str, Any] = {series.name: _made(series) for series in SERIES}

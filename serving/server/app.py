@@ -18,7 +18,11 @@ from fastgan_aug.errors import (
     FastGANAugError,
     RequestTooLarge,
 )
-from serving.access import (
+from serving.generating import decide
+from serving.models import LoadedModel, ModelSource
+from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, problem
+from serving.request import DEFAULT_MODEL, REQUEST_SCHEMA, BatchRequest, checked_model
+from serving.server.access import (
     LARGEST_BODY,
     Guard,
     caller_of,
@@ -26,15 +30,11 @@ from serving.access import (
     told_as_problem,
     too_large,
 )
-from serving.generating import decide
-from serving.measures import Measure, measure_nothing
-from serving.models import LoadedModel, ModelSource
-from serving.protocol import MEDIA_TYPE, PROBLEM_TYPE, problem
-from serving.rates import Rates
-from serving.request import DEFAULT_MODEL, REQUEST_SCHEMA, BatchRequest, checked_model
-from serving.scheduler import Place, Scheduler, places
-from serving.stream import JobResponse, takes_zstd, unless_gone
-from serving.tokens import TokenStore
+from serving.server.measures import Measure, measure_nothing
+from serving.server.rates import Rates
+from serving.server.scheduler import Place, Scheduler, places
+from serving.server.stream import JobResponse, takes_zstd, unless_gone
+from serving.server.tokens import TokenStore
 
 MOST_IMAGES = 1_000_000
 BODY_SECONDS = 30.0

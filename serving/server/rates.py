@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from fastgan_aug.errors import RateExceeded
-from serving.tokens import Token
+from serving.server.tokens import Token
 
 
 class Bucket:

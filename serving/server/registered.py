@@ -15,8 +15,8 @@ import numpy as np
 from fastgan_aug.engines.mlflow_registry import RegisteredVersion, fetch, find
 from fastgan_aug.errors import CheckpointError, FastGANAugError, ModelNotFound, RegistryError
 from fastgan_aug.gan.synthesizer import CHUNK, Synthesizer
-from serving.measures import REFUSED_VERSIONS, SERVED_VERSION, Measure, measure_nothing
 from serving.models import LoadedModel
+from serving.server.measures import REFUSED_VERSIONS, SERVED_VERSION, Measure, measure_nothing
 
 POLL_SECONDS = 5.0
 MOST_VERSIONS = 3
@@ -209,7 +209,7 @@ class RegistryModels:
             assert found.folder is not None
             synthesizer = Synthesizer.load(found.folder, threads=self._threads)
         if self._engine == "onnxruntime":
-            from serving.onnx_engine import use_onnx_runtime
+            from serving.server.onnx_engine import use_onnx_runtime
 
             use_onnx_runtime(synthesizer, self._threads)
         return LoadedModel(synthesizer, found.name, found.version, version, found.run_id or "")

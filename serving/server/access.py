@@ -23,10 +23,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastgan_aug.errors import AccessRefused, FastGANAugError, RequestTooLarge, RoleRefused
 from serving.address import is_loopback
-from serving.measures import LATENCY, REJECTED, REQUESTS, Measure
 from serving.protocol import PROBLEM_TYPE, problem
-from serving.rates import Rates
-from serving.tokens import Token, TokenStore
+from serving.server.measures import LATENCY, REJECTED, REQUESTS, Measure
+from serving.server.rates import Rates
+from serving.server.tokens import Token, TokenStore
 
 LARGEST_BODY = 1 << 20
 ADMIN = frozenset({"/v1/status"})

@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from serving.protocol import MEDIA_TYPE, Chunk, Header, encode
-from serving.scheduler import Job
+from serving.server.scheduler import Job
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""The server: the HTTP application, what guards and measures it, and Ray Serve around it."""
