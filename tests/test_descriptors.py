@@ -12,6 +12,8 @@ from fastgan_aug.gan.descriptors import (
     SPECTRUM,
     columns_at,
     midlines,
+    outlines,
+    resampled,
     ring_weights,
     side_descriptors,
     spectrum_descriptors,
@@ -104,3 +106,30 @@ def test_the_midline_follows_a_moved_slice() -> None:
     columns = torch.arange(64.0).expand(20, -1)
     moved = midlines(columns_at(counts, columns - 1.4))
     torch.testing.assert_close(moved, midlines(counts) + 1.4, atol=0.15, rtol=0)
+
+
+def test_outlines_are_the_objects_place_and_size() -> None:
+    """An ellipse's SD along an axis is half its radius; a hole or a loss in it changes nothing."""
+    row, column = np.mgrid[:64, :64]
+    radii, middles = [(16, 20), (22, 14)], [(30, 33), (34.5, 31)]
+    away = [
+        np.hypot((row - m[0]) / r[0], (column - m[1]) / r[1])
+        for r, m in zip(radii, middles, strict=True)
+    ]
+    counts = torch.from_numpy(np.asarray([1.0 * (a < 1) for a in away], np.float32))
+    found = outlines(counts)
+    pairs = zip(radii, middles, strict=True)
+    expected = [[m[0], np.log(r[0] / 2), np.log(r[1] / 2)] for r, m in pairs]
+    torch.testing.assert_close(found, torch.tensor(expected).float(), atol=0.06, rtol=0)
+    counts[:, 26:36, 26:36] = 0
+    counts[:, 20:30, 10:26] *= 0.4
+    torch.testing.assert_close(outlines(counts), found, atol=0.02, rtol=0)
+    assert torch.isfinite(outlines(torch.zeros(1, 64, 64))).all()
+
+
+def test_what_is_brought_there_and_back_is_the_same() -> None:
+    counts, offset = heads(4), torch.arange(64.0).expand(4, -1) - 31.5
+    there = resampled(counts, offset * 1.1 + 33.5, offset * 0.9 + 30.5)
+    back = resampled(there, (offset - 2) / 1.1 + 31.5, (offset + 1) / 0.9 + 31.5)
+    assert (back - counts)[:, 8:-8, 8:-8].abs().mean() < 0.02
+    assert torch.equal(resampled(counts, offset + 31.5, offset + 31.5), counts)

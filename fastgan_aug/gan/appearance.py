@@ -1,11 +1,11 @@
 """`Appearance`: a statistical model of what the slices of each cell look like (Cootes et al. 2001).
 
-A slice is described by few numbers: principal components of its coarse picture, those that are
-symmetric about its own axis and those that are not, `descriptors`, and its axis. For each cell the
-model holds how these numbers are distributed. The generator draws them from its latent, is given
-them and the coarse picture they mean, and adds everything else; in training it is held to them. So
-the differences between the slices of a cell, and between cells, need not be found by a
-discriminator that sees four slices of a cell at a time.
+A slice is described by few numbers: its frame (place and size), principal components of its coarse
+picture within that frame, those that are symmetric about its own axis and those that are not, and
+`descriptors`. For each cell the model holds how these numbers are distributed. The generator draws
+them from its latent, is given them and the coarse picture they mean, and adds everything else; in
+training it is held to them. So the differences between the slices of a cell, and between cells,
+need not be found by a discriminator that sees four slices of a cell at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastgan_aug.gan.descriptors import (
+    FRAME,
     SIDES,
     SPECTRUM,
-    columns_at,
     midlines,
+    outlines,
+    resampled,
     ring_weights,
     side_descriptors,
     spectrum_descriptors,
@@ -27,11 +29,12 @@ from fastgan_aug.gan.descriptors import (
 COARSE = 32  # rows and columns of the coarse picture
 SYMMETRIC = ASYMMETRIC = 32  # principal components
 LINEAR = SYMMETRIC + ASYMMETRIC
-DESCRIPTORS = LINEAR + SIDES + SPECTRUM + 1
+DESCRIPTORS = LINEAR + SIDES + SPECTRUM + FRAME
 # Of each number's error: the endpoints are few and have to be right; 64 others agree on the rest.
-# The last, the place of the axis, has no gradient.
-WEIGHTS = torch.tensor([1.0] * LINEAR + [10.0] * 2 + [3.0] * (SIDES + SPECTRUM - 2) + [0.0])
-FURTHEST = 1 / 8  # of the width: how far off the middle an axis is followed
+# The last, the frame, has no gradient.
+WEIGHTS = torch.tensor([1.0] * LINEAR + [10.0] * 2 + [3.0] * (SIDES + SPECTRUM - 2) + [0.0] * FRAME)
+FURTHEST = 1 / 8  # of the size: how far off the middle a slice is followed
+LARGEST = 0.5  # log: how much larger or smaller than usual
 # Standard normal values at which a marginal is kept; straight lines between and beyond.
 FIRST, STEP, KNOTS = -2.0, 0.5, 9
 
@@ -46,7 +49,8 @@ class Appearance(nn.Module):
     """
 
     vectors: Tensor  # (cells, C) condition of each cell
-    aligned: Tensor  # 1 where slices are moved to the middle by their axes, 0 where that is no help
+    aligned: Tensor  # 1 where slices are brought to one place and size, 0 where that is no help
+    extent: Tensor  # (2,) usual log SD of rows and of columns of an outline
     mean: Tensor  # (COARSE**2,) mean coarse picture
     basis: Tensor  # (LINEAR, COARSE**2) orthonormal rows; 0 where there are fewer components
     centre: Tensor  # (DESCRIPTORS,) over all cells
@@ -58,15 +62,16 @@ class Appearance(nn.Module):
     keep: Tensor  # (cells, LINEAR, LINEAR) takes what the rest of them would say of the sides away
     weights: Tensor  # WEIGHTS
     rings: Tensor  # of the spectrum
-    _columns: Tensor  # (S,) 0 to S - 1
+    _offset: Tensor  # (S,) of each row or column from the middle
     mixing: Tensor  # (cells, DESCRIPTORS, DESCRIPTORS) Cholesky factor of the correlations
 
     def __init__(self, size: int, cells: int, condition: int) -> None:
         super().__init__()
-        self.size, self.shrink = size, size // COARSE
+        self.size, self.shrink, self._middle = size, size // COARSE, (size - 1) / 2
         normal = FIRST + STEP * torch.arange(KNOTS)
         self.register_buffer("vectors", torch.zeros(cells, condition))
         self.register_buffer("aligned", torch.ones(()))
+        self.register_buffer("extent", torch.full((2,), size / 4.0).log())
         self.register_buffer("mean", torch.zeros(COARSE**2))
         self.register_buffer("basis", torch.zeros(LINEAR, COARSE**2))
         self.register_buffer("centre", torch.zeros(DESCRIPTORS))
@@ -78,7 +83,7 @@ class Appearance(nn.Module):
         self.register_buffer("keep", torch.eye(LINEAR).repeat(cells, 1, 1))
         self.register_buffer("weights", WEIGHTS.clone(), persistent=False)
         self.register_buffer("rings", ring_weights(size), persistent=False)
-        self.register_buffer("_columns", torch.arange(float(size)), persistent=False)
+        self.register_buffer("_offset", torch.arange(size) - self._middle, persistent=False)
         self.register_buffer("mixing", torch.eye(DESCRIPTORS).repeat(cells, 1, 1))
 
     def describe(self, images: Tensor) -> Tensor:
@@ -86,11 +91,11 @@ class Appearance(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             counts = (images[:, 0].float() + 1) / 2
             axis = midlines(counts)
-            place = self.place(axis)
-            parts = (self.coarse(counts, place) - self.mean) @ self.basis.T
+            frame = self.frame(counts, axis)
+            parts = (self.coarse(counts, frame) - self.mean) @ self.basis.T
             sides = side_descriptors(counts, axis)
             spectrum = spectrum_descriptors(counts, self.rings)
-            return torch.cat([parts, sides, spectrum, place[:, None]], 1)
+            return torch.cat([parts, sides, spectrum, frame], 1)
 
     def draw(self, noise: Tensor, condition: Tensor) -> Tensor:
         """Descriptors of slices that might be.
@@ -121,7 +126,10 @@ class Appearance(nn.Module):
         """(B, DESCRIPTORS) to (B, 1, S, S) counts: what the principal components say alone."""
         with torch.autocast(descriptors.device.type, enabled=False):
             fine = self._fine(self.mean + descriptors[:, :LINEAR] @ self.basis)[:, 0]
-            return columns_at(fine, self._columns - descriptors[:, -1:])[:, None]
+            row, height, width, column = descriptors[:, -FRAME:, None].unbind(1)
+            rows = (self._offset - row) * (-height).exp() + self._middle
+            columns = (self._offset - column) * (-width).exp() + self._middle
+            return resampled(fine, rows, columns)[:, None]
 
     def standard(self, descriptors: Tensor) -> Tensor:
         """(B, DESCRIPTORS) in units of the SD over all cells, about their mean."""
@@ -156,7 +164,7 @@ class Appearance(nn.Module):
             (B, D) of several D.
         """
         counts = (images[:, 0].float() + 1) / 2
-        picture = self.coarse(counts, self.place(midlines(counts)))
+        picture = self.coarse(counts, self.frame(counts, midlines(counts)))
         apart = picture - self.mean
         left = apart - (apart @ self.basis.T) @ self.basis
         square = left.reshape(-1, 1, COARSE, COARSE)
@@ -169,23 +177,37 @@ class Appearance(nn.Module):
     def _cell(self, condition: Tensor) -> Tensor:
         return (condition[:, None] - self.vectors[None]).abs().sum(-1).argmin(1)
 
-    def coarse(self, counts: Tensor, place: Tensor) -> Tensor:
-        """Means of squares of pixels, of slices moved to the middle.
+    def coarse(self, counts: Tensor, frame: Tensor) -> Tensor:
+        """Means of squares of pixels, of slices brought to one place and size.
 
         Args:
             counts: (B, S, S).
-            place: (B,) columns that each slice's axis is off the middle.
+            frame: (B, FRAME).
 
         Returns:
             (B, COARSE**2).
         """
-        middle = columns_at(counts, self._columns + place[:, None])
-        return F.avg_pool2d(middle[:, None], self.shrink).flatten(1)
+        row, height, width, column = frame[:, :, None].unbind(1)
+        rows = self._offset * height.exp() + row + self._middle
+        columns = self._offset * width.exp() + column + self._middle
+        return F.avg_pool2d(resampled(counts, rows, columns)[:, None], self.shrink).flatten(1)
 
-    def place(self, axis: Tensor) -> Tensor:
-        """(B,) axis of each slice to the columns by which it is moved to the middle."""
-        furthest = self.size * FURTHEST
-        return self.aligned * (axis - (self.size - 1) / 2).clamp(-furthest, furthest)
+    def frame(self, counts: Tensor, axis: Tensor) -> Tensor:
+        """Where slices are and how large; no gradient flows through it.
+
+        Args:
+            counts: (B, S, S).
+            axis: (B,) of ``midlines``.
+
+        Returns:
+            (B, FRAME): rows off the middle; log height and log width over the usual ones; columns
+            that the axis is off the middle. All 0 where slices are not aligned.
+        """
+        found, furthest = outlines(counts), self.size * FURTHEST
+        row = (found[:, :1] - self._middle).clamp(-furthest, furthest)
+        column = (axis[:, None] - self._middle).clamp(-furthest, furthest)
+        extent = (found[:, 1:] - self.extent).clamp(-LARGEST, LARGEST)
+        return self.aligned * torch.cat([row, extent, column], 1)
 
     def _fine(self, coarse: Tensor) -> Tensor:
         square = coarse.reshape(-1, 1, COARSE, COARSE)

@@ -22,7 +22,7 @@ from fastgan_aug.gan.appearance import (
     Appearance,
 )
 from fastgan_aug.gan.batch import TrainingData
-from fastgan_aug.gan.descriptors import SIDES, midlines
+from fastgan_aug.gan.descriptors import SIDES, midlines, outlines
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.randomness import latents
 
@@ -109,8 +109,10 @@ class _Slices:
 
 def _fit_components(model: Appearance, slices: _Slices) -> None:
     """Mean, and principal components of the symmetric and the antisymmetric halves of pictures."""
+    usual = [outlines((part[:, 0].float() + 1) / 2)[:, 1:] for part in slices.parts()]
+    model.extent.copy_(torch.cat(usual).mean(0))
     left = torch.inf
-    for aligned in (1.0, 0.0):  # pictures without an axis are not moved by it
+    for aligned in (1.0, 0.0):  # pictures without an object are not moved and stretched
         model.aligned.fill_(aligned)
         mean, basis, unexplained = _principal(model, slices)
         if unexplained >= left:
@@ -124,7 +126,7 @@ def _fit_components(model: Appearance, slices: _Slices) -> None:
 def _principal(model: Appearance, slices: _Slices) -> tuple[Tensor, Tensor, float]:
     """Mean picture, components of both halves, and the variance that these leave."""
     counts = [(part[:, 0].float() + 1) / 2 for part in slices.parts()]
-    pictures = torch.cat([model.coarse(c, model.place(midlines(c))) for c in counts])
+    pictures = torch.cat([model.coarse(c, model.frame(c, midlines(c))) for c in counts])
     square = pictures.reshape(-1, COARSE, COARSE)
     turned = square.flip(-1).reshape(pictures.shape)
     mean = (pictures + turned).mean(0) / 2

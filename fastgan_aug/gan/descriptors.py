@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MASK, SOFT = 0.3, 0.03  # of the maximum: what is inside, and how softly it ends
+OUTLINE = 0.2  # of the maximum, where an outline is measured: an infarct at the edge stays inside
 STRIPS, BANDS = 8, slice(2, 6)  # of the height; the outer ones are mostly empty
 # Cycles per pixel: edges of the rings whose power is described, above what the shape decides.
 RINGS = (0.06, 0.09, 0.13, 0.18, 0.24, 0.31, 0.39, 0.5)
 SIDES = 2 + BANDS.stop - BANDS.start
 SPECTRUM = len(RINGS) - 1
+FRAME = 4
 
 
 def side_descriptors(counts: Tensor, axis: Tensor) -> Tensor:
@@ -55,6 +58,48 @@ def midlines(counts: Tensor) -> Tensor:
     bend = (before - 2 * at + after).clamp(max=-1e-6)
     column: Tensor = (best + ((before - after) / (2 * bend)).clamp(-1, 1)) / 2
     return column
+
+
+@torch.no_grad()
+def outlines(counts: Tensor) -> Tensor:
+    """Where a slice's object is and how large, whatever is missing inside it or at its edge.
+
+    No gradient flows through it.
+
+    Args:
+        counts: (B, S, S) in [0, 1].
+
+    Returns:
+        (B, 3): row of its middle; log of the SD of its rows, then of its columns, in pixels. A
+        blank slice's is that of a full one.
+    """
+    size = counts.shape[-1]
+    smooth = F.avg_pool2d(counts[:, None], 3, 1, 1)[:, 0]
+    above = smooth > OUTLINE * smooth.amax((1, 2), keepdim=True)
+    filled = (above.cumsum(2) > 0) & (above.flip(2).cumsum(2).flip(2) > 0)
+    filled = filled | ~above.any(1, keepdim=True).any(2, keepdim=True)
+    at = torch.arange(size, device=counts.device, dtype=counts.dtype)
+    found = []
+    for profile in (filled.sum(2).to(counts.dtype), filled.sum(1).to(counts.dtype)):
+        share = profile / profile.sum(1, keepdim=True)
+        middle = share @ at
+        spread = (share * (at - middle[:, None]).square()).sum(1).clamp_min(1).sqrt()
+        found += [middle, spread.log()]
+    return torch.stack([found[0], found[1], found[3]], 1)
+
+
+def resampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Takes pixels from elsewhere, linear between pixels, 0 beyond the edge.
+
+    Args:
+        images: (B, S, S).
+        rows: (B, S) where each new row comes from, in rows.
+        columns: (B, S) where each new column comes from, in columns.
+
+    Returns:
+        (B, S, S).
+    """
+    return columns_at(columns_at(images, columns).transpose(1, 2), rows).transpose(1, 2)
 
 
 def columns_at(images: Tensor, source: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent.parent / "prior"
 WEIGHTS, CARD, FORMAT = "weights.safetensors", "card.json", 1
-COMPONENTS = ("aligned", "mean", "basis", "centre", "scale")
+COMPONENTS = ("aligned", "extent", "mean", "basis", "centre", "scale")
 """What of an `Appearance` says what its numbers mean; the rest is of the cells."""
 EMBED, FIRST_LAYER = "embed.weight", "input.0.weight"  # where the networks take the condition
 GENERATOR, DISCRIMINATOR, APPEARANCE = "generator.", "discriminator.", "generator.appearance."
