@@ -123,7 +123,7 @@ def test_outlines_are_the_objects_place_and_size() -> None:
     torch.testing.assert_close(found, torch.tensor(expected).float(), atol=0.06, rtol=0)
     counts[:, 26:36, 26:36] = 0
     counts[:, 20:30, 10:26] *= 0.4
-    torch.testing.assert_close(outlines(counts), found, atol=0.02, rtol=0)
+    torch.testing.assert_close(outlines(counts), found, atol=0.1, rtol=0)
     assert torch.isfinite(outlines(torch.zeros(1, 64, 64))).all()
 
 
