@@ -70,12 +70,15 @@ class SelectionConfig(_Section):
             favours copying.
         best: How many of the best checkpoints stay on disk beside the newest.
         patience: The run ends after so many scorings without a better one; 0 never ends it.
+        filter: Whether a filter of generated slices is fitted on the training slices and kept in
+            every checkpoint, so that a request may ask for it.
     """
 
     samples: int = Field(32, ge=0)
     validation_fraction: float = Field(0.0, ge=0, lt=1)
     best: int = Field(1, ge=0)
     patience: int = Field(0, ge=0)
+    filter: bool = False
 
     @field_validator("samples")
     @classmethod

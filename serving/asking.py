@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, M
 from contextlib import closing
 from typing import Any, Self, TypedDict, Unpack
 
-from fastgan_aug.errors import BalanceError
 from fastgan_aug.target import MAJORITY, Target, count_labels, key_text
 from serving.batch import BalancedBatch, Gathering, Grouping
 from serving.progress import shown
@@ -25,7 +24,7 @@ class Options(TypedDict, total=False):
     model: str
     seed: int
     max_ratio: float | None
-    filter: None
+    filter: str | None
     allow_unseen: bool
 
 
@@ -52,7 +51,7 @@ class Asker(ABC):
         model: str = DEFAULT_MODEL,
         seed: int = 0,
         max_ratio: float | None = None,
-        filter: None = None,
+        filter: str | None = None,
         allow_unseen: bool = False,
         progress: bool = False,
     ) -> BalancedBatch:
@@ -70,7 +69,9 @@ class Asker(ABC):
             seed: The same request with the same seed, answered by the same version, gives the
                 same images.
             max_ratio: Most synthetic per real image over the whole request; None fills exactly.
-            filter: None; samples are not filtered by quality.
+            filter: None returns every image. ``"default"`` has the version's own filter judge each
+                one; what it refuses is made anew, and places that stay unfilled are left out:
+                ``BalancedBatch.outcome`` tells how many and why.
             allow_unseen: Whether cells without training images may be generated.
             progress: Whether to show a bar, if rich is installed.
 
@@ -139,7 +140,7 @@ def request_of(
     model: str = DEFAULT_MODEL,
     seed: int = 0,
     max_ratio: float | None = None,
-    filter: None = None,
+    filter: str | None = None,
     allow_unseen: bool = False,
 ) -> BatchRequest:
     """The request that a caller's arguments mean.
@@ -147,12 +148,6 @@ def request_of(
     Raises:
         BalanceError: a value is not accepted.
     """
-    if filter is not None:
-        raise BalanceError(
-            f"filter is {filter!r}",
-            allowed="None: every generated image is returned",
-            do="leave filter out",
-        )
     if not isinstance(counts, Mapping) and not hasattr(counts, "__len__"):
         counts = list(counts) if isinstance(counts, Iterable) else counts
     wanted = target(counts) if callable(target) else target
@@ -163,6 +158,7 @@ def request_of(
         _number(seed),
         max_ratio,
         allow_unseen,
+        filter=filter,
     )
 
 

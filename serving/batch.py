@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,17 +17,27 @@ from numpy.typing import NDArray
 from fastgan_aug.balance import BalancePlan
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.schema import FICTION, UNGROUPED, UNVERIFIED, DatasetMeta
+from fastgan_aug.data.schema import FICTION, REASONS, UNGROUPED, UNVERIFIED, DatasetMeta
 from fastgan_aug.errors import BalanceError, DataError
 from fastgan_aug.storage import replace_when_complete
 from fastgan_aug.target import SEPARATOR
 from serving.extras import require
-from serving.protocol import Answer, Chunk, Header, Provenance, from_arrow, to_arrow
+from serving.protocol import (
+    Answer,
+    Chunk,
+    Header,
+    Outcome,
+    Provenance,
+    add_outcome,
+    from_arrow,
+    to_arrow,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS_PER_GROUP = 1024
+OUTCOME_KEY = "fastgan_aug.unfilled"
 
 
 class Gathering:
@@ -42,12 +53,15 @@ class Gathering:
         self._header, self._total, self._cells = header, n, list[str]()
         self._images = np.empty((n, header.size, header.size), np.float32)
         self._seeds, self._index = np.empty(n, np.uint64), np.empty(n, np.uint32)
-        self._unseen = np.empty(n, np.bool_)
+        self._unseen, self._kept, self._come = np.empty(n, np.bool_), 0, 0
+        judged = bool(header.provenance.filter)
+        self._refusals = np.empty((n, len(REASONS)), np.uint8) if judged else None
+        self._outcome: Outcome = {}
 
     @property
     def missing(self) -> int:
         """Images that have not come yet."""
-        return self._total - len(self._cells)
+        return self._total - self._come
 
     def add(self, chunk: Chunk) -> None:
         """Takes the next images.
@@ -57,10 +71,22 @@ class Gathering:
         """
         if len(chunk.cells) > self.missing:
             raise ValueError(f"more than the {self._total} images planned")
-        part = slice(len(self._cells), len(self._cells) + len(chunk.cells))
+        self._come += len(chunk.cells)
+        add_outcome(self._outcome, chunk)
+        if not chunk.filled.all():
+            chunk = chunk[chunk.filled]
+        part = slice(self._kept, self._kept + len(chunk.cells))
+        self._kept = part.stop
         self._images[part], self._seeds[part] = chunk.images, chunk.seeds
         self._index[part], self._unseen[part] = chunk.index, chunk.unseen
+        if self._refusals is not None and chunk.refusals is not None:
+            self._refusals[part] = chunk.refusals
         self._cells += chunk.cells
+
+    def leave_out(self, outcome: Outcome) -> None:
+        """Takes what a filter did to images that a file does not hold."""
+        merge_outcome(self._outcome, outcome)
+        self._come += sum(told["unfilled"] for told in outcome.values())
 
     def fields(self) -> dict[str, Any]:
         """What a `BalancedBatch` is made of.
@@ -69,14 +95,16 @@ class Gathering:
             ValueError: fewer images than planned.
         """
         if self.missing:
-            raise ValueError(f"{len(self._cells)} images instead of the {self._total} planned")
+            raise ValueError(f"{self._come} images instead of the {self._total} planned")
         return {
             "header": self._header,
-            "images": self._images,
+            "images": self._images[: self._kept],
             "cells": self._cells,
-            "seeds": self._seeds,
-            "index": self._index,
-            "unseen": self._unseen,
+            "seeds": self._seeds[: self._kept],
+            "index": self._index[: self._kept],
+            "unseen": self._unseen[: self._kept],
+            "refusals": None if self._refusals is None else self._refusals[: self._kept],
+            "outcome": self._outcome,
         }
 
 
@@ -125,6 +153,9 @@ class BalancedBatch:
         seeds: (N,) uint64; model version, cell and seed determine the image.
         index: (N,) uint32, the image's number within its cell.
         unseen: (N,) whether the model never saw a training image of the cell.
+        refusals: (N, reasons) uint8, how many images a filter refused before each, None without.
+        outcome: Where a filter judged the images, per cell: requested, generated, accepted, refused
+            by reason, and places that stayed unfilled after ``protocol.ATTEMPTS`` images.
 
     Example:
         >>> client = Client.offline(checkpoint)
@@ -139,6 +170,8 @@ class BalancedBatch:
     seeds: NDArray[np.uint64]
     index: NDArray[np.uint32]
     unseen: NDArray[np.bool_]
+    refusals: NDArray[np.uint8] | None = None
+    outcome: Outcome = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -146,7 +179,7 @@ class BalancedBatch:
     @property
     def whole(self) -> Chunk:
         """All images as one chunk, without a copy."""
-        return Chunk(self.images, self.cells, self.seeds, self.index, self.unseen)
+        return Chunk(self.images, self.cells, self.seeds, self.index, self.unseen, self.refusals)
 
     @property
     def plan(self) -> BalancePlan:
@@ -196,7 +229,13 @@ class BalancedBatch:
         Raises:
             StorageError: the file cannot be written; an older file is kept.
         """
-        write_parquet(Answer(self.header, iter([self.whole])), Path(path))
+        there: Outcome = {}
+        add_outcome(there, self.whole)
+        left_out = {
+            cell: {name: n - there.get(cell, {}).get(name, 0) for name, n in told.items()}
+            for cell, told in self.outcome.items()
+        }
+        write_parquet(Answer(self.header, iter([self.whole])), Path(path), left_out)
 
     def to_numpy(self) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
         """Images (N, S, S) float32 in [0, 1], and the key of each (N,), as in ``y``."""
@@ -252,8 +291,11 @@ class BalancedBatch:
         try:
             with pq.ParquetFile(path) as file:
                 header = Header.of(file.schema_arrow)
-                rows = file.iter_batches(ROWS_PER_GROUP)
-                return cls.collect(header, (from_arrow(r, header.size) for r in rows))
+                gathered = Gathering(header)
+                for rows in file.iter_batches(ROWS_PER_GROUP):
+                    gathered.add(from_arrow(rows, header.size))
+                gathered.leave_out(read_outcome(file.metadata.metadata))
+                return cls(**gathered.fields())
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise DataError(
                 f"{path} cannot be read as a batch: {error}",
@@ -297,19 +339,75 @@ class BalancedBatch:
         )
 
 
-def write_parquet(answer: Answer, path: Path) -> None:
+def write_parquet(answer: Answer, path: Path, left_out: Outcome | None = None) -> None:
     """Writes images into one Parquet file as they come, so that memory stays flat.
+
+    Places that a filter left unfilled are no rows; the file's metadata tell of them.
+
+    Args:
+        answer: Header and images.
+        path: Of the file.
+        left_out: What a filter did to places that the answer does not hold any more.
 
     Raises:
         StorageError: the file cannot be written; an older file is kept.
     """
-    header = answer.header
+    header, unfilled = answer.header, left_out or {}
     schema, factors = header.schema(), list(header.factors)
-    rows = Grouping(header, ROWS_PER_GROUP)
     with (
         replace_when_complete(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for chunk in answer.chunks:
-            for group in rows.add(chunk):
-                writer.write_batch(to_arrow(group.whole, schema, factors))
+        for group in _row_groups(answer.chunks, unfilled):
+            writer.write_batch(to_arrow(group, schema, factors))
+        if unfilled:
+            writer.add_key_value_metadata({OUTCOME_KEY: json.dumps(unfilled)})
+
+
+def _row_groups(chunks: Iterable[Chunk], unfilled: Outcome) -> Iterator[Chunk]:
+    """The filled places in groups of one size, the last one smaller; the others are counted."""
+    held: list[Chunk] = []
+    for chunk in chunks:
+        filled = chunk.filled
+        if not filled.all():
+            add_outcome(unfilled, chunk[~filled])
+            chunk = chunk[filled]
+        while chunk.cells:
+            room = ROWS_PER_GROUP - sum(len(part.cells) for part in held)
+            held.append(chunk[:room])
+            chunk = chunk[room:]
+            if sum(len(part.cells) for part in held) == ROWS_PER_GROUP:
+                yield _joined(held)
+                held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(parts: list[Chunk]) -> Chunk:
+    refusals = [part.refusals for part in parts if part.refusals is not None]
+    return Chunk(
+        np.concatenate([part.images for part in parts]),
+        [cell for part in parts for cell in part.cells],
+        np.concatenate([part.seeds for part in parts]),
+        np.concatenate([part.index for part in parts]),
+        np.concatenate([part.unseen for part in parts]),
+        np.concatenate(refusals) if refusals else None,
+    )
+
+
+def merge_outcome(into: Outcome, other: Outcome) -> None:
+    """Adds what a filter did to other places."""
+    for cell, told in other.items():
+        own = into.setdefault(cell, dict.fromkeys(told, 0))
+        for name, n in told.items():
+            own[name] += n
+
+
+def read_outcome(metadata: Mapping[bytes, bytes] | None) -> Outcome:
+    """What a filter did to the places that a Parquet file has no rows for; {} where none did.
+
+    Raises:
+        ValueError: the metadata are damaged.
+    """
+    told = json.loads((metadata or {}).get(OUTCOME_KEY.encode(), b"{}"))
+    return {str(cell): {str(k): int(n) for k, n in row.items()} for cell, row in told.items()}

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from fastgan_aug.errors import DataError, StorageError
 from fastgan_aug.storage import replace_when_complete
-from serving.batch import write_parquet
-from serving.protocol import Answer, Header
+from serving.batch import merge_outcome, read_outcome, write_parquet
+from serving.protocol import Answer, Header, Outcome
 
 SHARD = 2048  # images; of 64 x 64 pixels 32 MiB before compression
 PLAN, MANIFEST, PART = "_plan.json", "_manifest.json", "part-{:05d}.parquet"
@@ -51,7 +51,7 @@ class ShardWriter:
     def open(self) -> Callable[[Row], Row]:
         """Loads the checkpoint, once for all the shards that a worker makes."""
         from fastgan_aug.gan.synthesizer import Synthesizer
-        from serving.generating import chunks
+        from serving.generating import chunks, filter_of
         from serving.models import LoadedModel
 
         header = Header.from_json(self.header)
@@ -63,11 +63,14 @@ class ShardWriter:
                 allowed=f"those of the plan: {origin.checkpoint[:12]} on {origin.engine}",
                 do="use the same checkpoint and the same torch on every machine",
             )
-        model = LoadedModel(synthesizer, origin.model, origin.version, origin.alias, origin.run_id)
+        model = LoadedModel(
+            synthesizer, origin.model, origin.version, origin.alias, origin.run_id,
+            filter_of(Path(self.checkpoint), synthesizer),
+        )  # fmt: skip
 
         def write(row: Row) -> Row:
             part = replace(header, page=(row["start"], row["stop"]))
-            made = chunks(model, header.plan, origin.seed, part.span)
+            made = chunks(model, header.plan, origin.seed, part.span, filtered=bool(origin.filter))
             write_parquet(Answer(part, made), Path(self.folder) / PART.format(row["number"]))
             return row
 
@@ -179,12 +182,18 @@ def _same(header: Header) -> Header:
 
 def _complete(folder: Path, header: Header, rows: Sequence[Row]) -> None:
     names = [PART.format(row["number"]) for row in rows]
-    found = [pq.read_metadata(folder / name).num_rows for name in names]
-    if sum(found) != header.plan.total_generate:
+    outcome: Outcome = {}
+    found = []
+    for name in names:
+        told = pq.read_metadata(folder / name)
+        found.append(told.num_rows)
+        merge_outcome(outcome, read_outcome(told.metadata))
+    unfilled = sum(cell["unfilled"] for cell in outcome.values())
+    if sum(found) + unfilled != header.plan.total_generate:
         raise StorageError(
             f"{folder} holds {sum(found)} images instead of {header.plan.total_generate}",
             do="remove the shards that another program changed, and run the command again",
         )
-    told = {"images": sum(found), "shards": names}
+    told = {"images": sum(found), "shards": names} | ({"filter": outcome} if outcome else {})
     with replace_when_complete(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -97,7 +97,11 @@ class Exchange:
     def _take(self, chunk: Chunk) -> None:
         """Counts a chunk, if it holds the very images that are next."""
         images = list(islice(self._expected, len(chunk.cells)))
-        seeds = [sample_seed(self.request.seed, *image) for image in images]
+        attempts = chunk.attempts.tolist()
+        seeds = [
+            sample_seed(self.request.seed, *image, attempt)
+            for image, attempt in zip(images, attempts, strict=False)
+        ]
         arrived = list(zip(chunk.cells, chunk.index.tolist(), strict=True))
         if images != arrived or seeds != chunk.seeds.tolist():
             raise Lost("the answer holds other images than those that are next")

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgan_aug.balance import BalancePlan, plan
+from fastgan_aug.data.schema import REASONS
 from fastgan_aug.errors import BalanceError
 from serving.models import LoadedModel
-from serving.protocol import CHUNK, Chunk, Header, positions, sample_seed
+from serving.protocol import ATTEMPTS, CHUNK, FILTER, Chunk, Header, positions, sample_seed
 from serving.request import BatchRequest
+
+if TYPE_CHECKING:
+    from fastgan_aug.conditions import Cell
+    from fastgan_aug.gan.synthesizer import Synthesizer
+    from fastgan_aug.quality.sample_filter import SampleFilter
 
 
 def decide(request: BatchRequest, model: LoadedModel, most_images: int | None = None) -> Header:
@@ -28,6 +37,12 @@ def decide(request: BatchRequest, model: LoadedModel, most_images: int | None = 
         UnseenCell: a cell without training images would have to be generated.
     """
     synthesizer = model.synthesizer
+    if request.filter and model.sample_filter is None:
+        raise BalanceError(
+            f"filter is {request.filter!r}, and version {model.version} has no filter",
+            allowed="null: every image is returned",
+            do="leave filter out, or train a version with selection.filter = true",
+        )
     agreed = plan(
         request.counts,
         request.target,
@@ -51,7 +66,12 @@ def decide(request: BatchRequest, model: LoadedModel, most_images: int | None = 
 
 
 def chunks(
-    model: LoadedModel, agreed: BalancePlan, seed: int, span: tuple[int, int] | None = None
+    model: LoadedModel,
+    agreed: BalancePlan,
+    seed: int,
+    span: tuple[int, int] | None = None,
+    *,
+    filtered: bool = False,
 ) -> Iterator[Chunk]:
     """Generates what was planned, at most ``CHUNK`` images at a time, cell after cell.
 
@@ -60,6 +80,7 @@ def chunks(
         agreed: The plan.
         seed: Of the request.
         span: Positions of the images wanted (``Header.span``); None for all.
+        filtered: Whether the model's filter judges them.
     """
     synthesizer = model.synthesizer
     waiting = positions(agreed.generate, *(span or (0, sum(agreed.generate.values()))))
@@ -67,10 +88,65 @@ def chunks(
         names = [name for name, _ in part]
         cells = [synthesizer.space.parse(name) for name in names]
         seeds = np.asarray([sample_seed(seed, name, i) for name, i in part], np.uint64)
-        yield Chunk(
-            synthesizer.generate(cells, seeds),
+        images = synthesizer.generate(cells, seeds)
+        chunk = Chunk(
+            images,
             names,
             seeds,
             np.asarray([i for _, i in part], np.uint32),
             np.asarray([synthesizer.class_counts[cell] == 0 for cell in cells]),
+            np.zeros((len(part), len(REASONS)), np.uint8) if filtered else None,
         )
+        if filtered:
+            _refill(model, chunk, cells, seed)
+        yield chunk
+
+
+def _refill(model: LoadedModel, chunk: Chunk, cells: list[Cell], seed: int) -> None:
+    """Makes the images that the filter refuses anew, in place."""
+    assert chunk.refusals is not None
+    open_ones = np.arange(len(cells))
+    for attempt in range(1, ATTEMPTS + 1):
+        some = [cells[i] for i in open_ones]
+        codes = judged(model, chunk.images[open_ones], some, chunk.seeds[open_ones])
+        refused = codes > 0
+        open_ones = open_ones[refused]
+        chunk.refusals[open_ones, codes[refused] - 1] += 1
+        if not len(open_ones) or attempt == ATTEMPTS:
+            return
+        for i in open_ones:
+            chunk.seeds[i] = sample_seed(seed, chunk.cells[i], int(chunk.index[i]), attempt)
+        some = [cells[i] for i in open_ones]
+        chunk.images[open_ones] = model.synthesizer.generate(some, chunk.seeds[open_ones])
+
+
+def judged(
+    model: LoadedModel,
+    images: NDArray[np.float32],
+    cells: Sequence[Cell],
+    seeds: NDArray[np.uint64],
+) -> NDArray[np.uint8]:
+    """What the model's filter says of its images: ``sample_filter.SampleFilter.judge``.
+
+    It judges what the reference engine makes, so that the engine does not decide which images an
+    answer has.
+    """
+    assert model.sample_filter is not None
+    synthesizer = model.synthesizer
+    if not synthesizer.by_reference:
+        images = synthesizer.generate(cells, seeds, reference=True)
+    index = np.asarray([synthesizer.space.index(cell) for cell in cells], np.int64)
+    return model.sample_filter.judge(images, index)
+
+
+def filter_of(folder: Path, synthesizer: Synthesizer) -> SampleFilter | None:
+    """The filter of a checkpoint folder that was verified; None where it has none.
+
+    Raises:
+        CheckpointError: it is missing, or cannot be read.
+    """
+    if FILTER not in synthesizer.meta.files:
+        return None
+    from fastgan_aug.quality.sample_filter import SampleFilter
+
+    return SampleFilter.load(folder / FILTER)

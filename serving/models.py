@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from serving.protocol import Provenance
+from serving.protocol import FILTER, Provenance
 from serving.request import BatchRequest
 
 if TYPE_CHECKING:  # Only named here: the application itself needs no torch.
     from fastgan_aug.gan.synthesizer import Synthesizer
+    from fastgan_aug.quality.sample_filter import SampleFilter
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class LoadedModel:
         version: The version's number.
         alias: What it was asked by, for example ``champion``, or the number itself.
         run_id: The tracking run that trained it.
+        sample_filter: Judges its images; None where the checkpoint has none.
     """
 
     synthesizer: Synthesizer
@@ -29,6 +31,7 @@ class LoadedModel:
     version: str
     alias: str
     run_id: str
+    sample_filter: SampleFilter | None = None
 
     def provenance(self, request: BatchRequest) -> Provenance:
         """The provenance of the images that answer ``request``."""
@@ -45,6 +48,8 @@ class LoadedModel:
             engine=self.synthesizer.engine,
             seed=request.seed,
             request_id=request.request_id,
+            filter=meta.files[FILTER] if request.filter else "",
+            prior=meta.lineage.prior or "",
         )
 
     def describe(self) -> dict[str, Any]:
@@ -66,6 +71,8 @@ class LoadedModel:
             "config": meta.lineage.config_digest,
             "code_version": meta.lineage.code_version,
             "engine": synthesizer.engine,
+            "filter": meta.files.get(FILTER),
+            "prior": meta.lineage.prior,
         }
 
 

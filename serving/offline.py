@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from serving.asking import Asker
 from serving.extras import require
-from serving.generating import chunks, decide
+from serving.generating import chunks, decide, filter_of
 from serving.models import LoadedModel
 from serving.protocol import Answer, Header
 from serving.request import DEFAULT_MODEL, BatchRequest
@@ -58,7 +58,10 @@ class OfflineClient(Asker):
         self.folder = Path(checkpoint)
         synthesizer = Synthesizer.load(self.folder, threads=threads)
         version = version or synthesizer.meta.digest[:12]
-        self._loaded = LoadedModel(synthesizer, name, version, alias or version, run_id)
+        self._loaded = LoadedModel(
+            synthesizer, name, version, alias or version, run_id,
+            filter_of(self.folder, synthesizer),
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +79,10 @@ class OfflineClient(Asker):
     def answer(self, request: BatchRequest) -> Answer:
         """See `Asker.answer`."""
         header = decide(request, self._loaded)
-        return Answer(header, chunks(self._loaded, header.plan, request.seed, header.span))
+        made = chunks(
+            self._loaded, header.plan, request.seed, header.span, filtered=bool(request.filter)
+        )
+        return Answer(header, made)
 
     def model(self, model: str = DEFAULT_MODEL) -> dict[str, Any]:
         """What the service would tell of the checkpoint: cells, training counts, size, digests."""

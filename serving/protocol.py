@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastgan_aug.balance import BalancePlan
-from fastgan_aug.data.schema import BATCH_COLUMNS, OWN_COLUMNS
+from fastgan_aug.data.schema import BATCH_COLUMNS, OWN_COLUMNS, REASONS, REFUSALS
 from fastgan_aug.errors import ConfigError, FastGANAugError
 from fastgan_aug.target import SEPARATOR
 
@@ -27,15 +27,22 @@ VERSION_KEY = b"fastgan_aug.version"
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 PROBLEM_TYPE = "application/problem+json"
 CHUNK = 64
+FILTER = "filter.safetensors"  # of a checkpoint
+ATTEMPTS = 8  # images made for one place at most, where a filter refuses them
 
 
-def sample_seed(request_seed: int, cell: str, index: int) -> int:
+def sample_seed(request_seed: int, cell: str, index: int, attempt: int = 0) -> int:
     """The seed of image ``index`` of ``cell``: it alone, with the model version, makes the image.
 
+    Where a filter refuses an image the next ``attempt`` takes its place, so that each place of an
+    answer is decided by itself, whatever was asked beside it.
+
     Returns:
-        The first eight bytes of the sha256 of ``seed|cell|index``, a uint64.
+        The first eight bytes of the sha256 of ``seed|cell|index``, with ``|attempt`` after the
+        first, a uint64.
     """
-    digest = hashlib.sha256(f"{request_seed}|{cell}|{index}".encode()).digest()
+    text = f"{request_seed}|{cell}|{index}" + (f"|{attempt}" if attempt else "")
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big")
 
 
@@ -72,6 +79,8 @@ class Provenance:
         seed: Of the request; ``sample_seed`` derives each image's.
         request_id: Of the request.
         synthetic: Always true.
+        filter: Sha256 of the filter that judged the images; empty where none did.
+        prior: Sha256 of the weights the model's training started from; empty from scratch.
     """
 
     model: str
@@ -86,6 +95,8 @@ class Provenance:
     seed: int
     request_id: str
     synthetic: bool = True
+    filter: str = ""
+    prior: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,8 @@ class Header:
         columns += [(name, pa.string()) for name in self.factors]
         columns += [("seed", pa.uint64()), ("index", pa.uint32())]
         columns += [("unseen", pa.bool_()), ("synthetic", pa.bool_())]
+        if self.provenance.filter:
+            columns += [(name, pa.uint8()) for name in REFUSALS]
         return pa.schema(columns, metadata={METADATA_KEY: self.to_json()})
 
     def to_json(self) -> str:
@@ -191,6 +204,9 @@ class Chunk:
         seeds: (n,) uint64, the seed of each.
         index: (n,) uint32, its number within its cell.
         unseen: (n,) whether the model never saw a training image of its cell.
+        refusals: (n, len(REASONS)) uint8, how many images a filter refused before this one, by
+            reason; None without a filter. After ``ATTEMPTS`` of them the place stays unfilled, and
+            the last one that was refused stands there.
     """
 
     images: NDArray[np.float32]
@@ -198,13 +214,51 @@ class Chunk:
     seeds: NDArray[np.uint64]
     index: NDArray[np.uint32]
     unseen: NDArray[np.bool_]
+    refusals: NDArray[np.uint8] | None = None
 
-    def __getitem__(self, part: slice) -> Chunk:
-        """Some of the images, without a copy."""
+    def __getitem__(self, part: slice | NDArray[np.bool_]) -> Chunk:
+        """Some of the images; without a copy for a slice."""
+        rows = np.arange(len(self.cells))[part]
         return Chunk(
-            self.images[part], self.cells[part], self.seeds[part], self.index[part],
-            self.unseen[part],
+            self.images[part], [self.cells[i] for i in rows], self.seeds[part], self.index[part],
+            self.unseen[part], None if self.refusals is None else self.refusals[part],
         )  # fmt: skip
+
+    @property
+    def attempts(self) -> NDArray[np.int64]:
+        """(n,) number of the attempt that each image is, from 0."""
+        if self.refusals is None:
+            return np.zeros(len(self.cells), np.int64)
+        return np.asarray(np.minimum(self.refusals.sum(axis=1, dtype=np.int64), ATTEMPTS - 1))
+
+    @property
+    def filled(self) -> NDArray[np.bool_]:
+        """(n,) whether the place has an image that was accepted."""
+        if self.refusals is None:
+            return np.ones(len(self.cells), np.bool_)
+        return np.asarray(self.refusals.sum(axis=1, dtype=np.int64) < ATTEMPTS)
+
+
+Outcome = dict[str, dict[str, int]]
+"""Per cell what a filter did: requested, generated, accepted, unfilled, and refused by reason."""
+
+
+def add_outcome(outcome: Outcome, chunk: Chunk) -> None:
+    """Counts a chunk's places in; nothing where no filter judged them."""
+    if chunk.refusals is None:
+        return
+    names, filled = np.asarray(chunk.cells), chunk.filled
+    for cell in dict.fromkeys(chunk.cells):
+        own = names == cell
+        told = outcome.setdefault(cell, dict.fromkeys(OUTCOME, 0))
+        refused = chunk.refusals[own].sum(axis=0, dtype=np.int64).tolist()
+        accepted = int(filled[own].sum())
+        found = (int(own.sum()), accepted + sum(refused), accepted, int((~filled[own]).sum()))
+        for name, n in zip(OUTCOME, (*found, *refused), strict=True):
+            told[name] += n
+
+
+OUTCOME = ("requested", "generated", "accepted", "unfilled", *REASONS)
 
 
 @dataclass(frozen=True)
@@ -229,6 +283,8 @@ def to_arrow(chunk: Chunk, schema: pa.Schema, factors: Sequence[str]) -> pa.Reco
     columns += [pa.array([v[i] for v in values], pa.string()) for i in range(len(factors))]
     columns += [pa.array(chunk.seeds, pa.uint64()), pa.array(chunk.index, pa.uint32())]
     columns += [pa.array(chunk.unseen), pa.array([True] * len(chunk.cells), pa.bool_())]
+    if chunk.refusals is not None:
+        columns += [pa.array(np.ascontiguousarray(row), pa.uint8()) for row in chunk.refusals.T]
     return pa.record_batch(columns, schema=schema)
 
 
@@ -252,7 +308,17 @@ def from_arrow(batch: pa.RecordBatch, size: int) -> Chunk:
         batch["seed"].to_numpy(),
         batch["index"].to_numpy(),
         batch["unseen"].to_numpy(zero_copy_only=False),
+        _refusals(batch),
     )
+
+
+def _refusals(batch: pa.RecordBatch) -> NDArray[np.uint8] | None:
+    if REFUSALS[0] not in batch.schema.names:
+        return None
+    refusals = np.column_stack([batch[name].to_numpy() for name in REFUSALS])
+    if refusals.size and refusals.sum(axis=1, dtype=np.int64).max() > ATTEMPTS:
+        raise ValueError(f"a place was tried more than {ATTEMPTS} times")
+    return refusals
 
 
 def encode(header: Header, chunks: Iterable[Chunk]) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from fastgan_aug.errors import BalanceError
 from fastgan_aug.target import MAJORITY, STRATEGIES, Target
 
 DEFAULT_MODEL = "champion"
+FILTER = "default"
 LONGEST_KEY = 200
 LARGEST_COUNT = 10**9
 LARGEST_SEED = 2**64 - 1
@@ -36,6 +37,8 @@ class BatchRequest:
         page: First position and the one after the last of the images to send, of all that are
             planned (``protocol.positions``); None sends all. An answer may end before the page
             does: the next page starts where it ended.
+        filter: ``"default"`` has the version's own filter judge each image, and makes those that
+            it refuses anew; None returns every image.
 
     Raises:
         BalanceError: a field has a value of another kind; the message names it.
@@ -49,6 +52,7 @@ class BatchRequest:
     allow_unseen: bool = False
     request_id: str = field(default_factory=lambda: uuid4().hex)
     page: tuple[int, int] | None = None
+    filter: str | None = None
 
     def __post_init__(self) -> None:
         for name in _RULES:
@@ -144,6 +148,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "max_ratio": (lambda v: v is None or is_ratio(v), "null, or a number of 0 or more"),
     "allow_unseen": (lambda v: isinstance(v, bool), "true or false"),
     "request_id": (_is_name, _NAMES),
+    "filter": (lambda v: v is None or v == FILTER, f'null, or "{FILTER}"'),
     "page": (_is_page, "null, or two integers [first, after the last], ascending from 0"),
 }  # fmt: skip
 
@@ -167,6 +172,11 @@ REQUEST_SCHEMA: Mapping[str, Any] = {
         "seed": {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED, "default": 0},
         "max_ratio": {"type": ["number", "null"], "minimum": 0, "default": None},
         "allow_unseen": {"type": "boolean", "default": False},
+        "filter": {
+            "description": "whether the version's filter judges each image",
+            "anyOf": [{"enum": [FILTER]}, {"type": "null"}],
+            "default": None,
+        },
         "request_id": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,100}$"},
         "page": {
             "description": "positions of the images to send: the first and the one after the last",

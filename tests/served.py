@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import torch
 
 from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.schema import BY_PATIENT, FICTION, UNVERIFIED, DatasetMeta
 from fastgan_aug.engines.mlflow_registry import RegisteredVersion, register
 from fastgan_aug.engines.mlflow_tracking import RunTracker, TrackedDataset
 from fastgan_aug.errors import ModelNotFound
@@ -22,6 +25,7 @@ from fastgan_aug.gan.checkpoint import Lineage, write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
 from fastgan_aug.gan.step import new_state
 from fastgan_aug.gan.synthesizer import Synthesizer
+from fastgan_aug.quality.sample_filter import fit_sample_filter
 from serving.models import LoadedModel
 
 NETWORK = NetworkConfig(size=32, latent=8, embedding=8, generator_width=4, discriminator_width=4)
@@ -45,6 +49,33 @@ def tiny_checkpoint(folder: Path, origin: Lineage, seed: int = 3) -> Path:
     state = new_state(NETWORK, TrainingConfig(seed=seed), dimension, torch.device("cpu"))
     write_checkpoint(folder, state, state.generator, origin)
     return folder
+
+
+def slices_of(synthesizer: Synthesizer, per_cell: int, seed: int = 0) -> Dataset:
+    """Slices of a generator as if they were real, two of each patient."""
+    cells = [c for c, n in synthesizer.class_counts.items() if n for _ in range(per_cell)]
+    seeds = np.random.default_rng(seed).integers(0, 2**63, len(cells), np.uint64)
+    space, owners = synthesizer.space, [f"{seed}-{i // 2:05d}" for i in range(len(cells))]
+    return Dataset.build(
+        DatasetMeta(
+            space=space, size=synthesizer.size, source="a toy", normalisation="maximum",
+            laterality=UNVERIFIED, grouping=BY_PATIENT, pseudonym_key=FICTION,
+        ),
+        images=synthesizer.generate(cells, seeds),
+        labels={n: [c.values[i] for c in cells] for i, n in enumerate(space.names)},
+        patient_id=owners, scan_id=owners, z=[0.0] * len(cells), scale=[1.0] * len(cells),
+        unit="counts", synthetic=False,
+    )  # fmt: skip
+
+
+def filtered_checkpoint(folder: Path, origin: Lineage, seed: int = 3) -> Path:
+    """A tiny checkpoint with a filter that takes its own generator's slices for real ones."""
+    synthesizer = Synthesizer.load(tiny_checkpoint(folder / "bare", origin, seed))
+    sample_filter = fit_sample_filter(slices_of(synthesizer, 40))
+    dimension = ConditionSpace.of(origin.space).dimension
+    state = new_state(NETWORK, TrainingConfig(seed=seed), dimension, torch.device("cpu"))
+    write_checkpoint(folder / "filtered", state, state.generator, origin, sample_filter.save)
+    return folder / "filtered"
 
 
 def registered(

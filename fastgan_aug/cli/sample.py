@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serving.asking import Asker
     from serving.bulk import Row, ShardWriter
     from serving.offline import OfflineClient
-    from serving.protocol import Header
+    from serving.protocol import Chunk, Header, Outcome
     from serving.request import BatchRequest
 
 EXAMPLE = (
@@ -47,6 +47,9 @@ def sample(
     max_ratio: Annotated[float | None, typer.Option(help="Most synthetic per real image.")] = None,
     allow_unseen: Annotated[
         bool, typer.Option("--allow-unseen", help="Also cells without training images.")
+    ] = False,
+    filtered: Annotated[
+        bool, typer.Option("--filter", help="Have the version's filter judge each image.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what each cell would get and why, no more.")
@@ -75,11 +78,12 @@ def sample(
     gives the same images either way.
     """
     from serving.asking import request_of
+    from serving.request import FILTER
 
     _check_place(out, dry_run, here=checkpoint is not None or tracking_uri is not None)
     request = request_of(
         parse_counts(counts, "counts"), parse_target(target), model=model, seed=seed,
-        max_ratio=max_ratio, allow_unseen=allow_unseen,
+        max_ratio=max_ratio, allow_unseen=allow_unseen, filter=FILTER if filtered else None,
     )  # fmt: skip
     console = Console()
     with ExitStack() as opened:
@@ -87,7 +91,9 @@ def sample(
         if dry_run or out is None:
             print_plan(source.asker(request).planned(request), console)
         elif out.suffix == ".parquet":
-            print_plan(_into_file(source.asker(request), request, out), console, out)
+            header, outcome = _into_file(source.asker(request), request, out)
+            print_plan(header, console, out)
+            print_outcome(outcome, console)
         else:
             header, folder = source.header(request, out)
             print_plan(header, console)
@@ -152,14 +158,20 @@ def _check_place(out: Path | None, dry_run: bool, *, here: bool) -> None:
         )
 
 
-def _into_file(client: Asker, request: BatchRequest, out: Path) -> Header:
+def _into_file(client: Asker, request: BatchRequest, out: Path) -> tuple[Header, Outcome]:
     from serving.asking import counted
     from serving.batch import write_parquet
-    from serving.protocol import Answer
+    from serving.protocol import Answer, add_outcome
 
-    answer = client.answer(request)
-    write_parquet(Answer(answer.header, counted(answer, progress=True)), out)
-    return answer.header
+    answer, outcome = client.answer(request), dict[str, dict[str, int]]()
+
+    def told() -> Iterator[Chunk]:
+        for chunk in counted(answer, progress=True):
+            add_outcome(outcome, chunk)
+            yield chunk
+
+    write_parquet(Answer(answer.header, told()), out)
+    return answer.header, outcome
 
 
 def _into_folder(
@@ -239,6 +251,21 @@ def parse_target(text: str) -> Target:
     if text.lstrip("+-").isdecimal():
         return int(text)
     return parse_counts(text, "target") if "=" in text or text.endswith(".json") else text
+
+
+def print_outcome(outcome: Outcome, console: Console) -> None:
+    """Shows what the filter did in each cell; nothing where none judged the images."""
+    if not outcome:
+        return
+    names = list(next(iter(outcome.values())))
+    table = Table("cell", *(name.replace("_", " ") for name in names), title="filter")
+    for cell, told in outcome.items():
+        table.add_row(cell, *(str(told[name]) for name in names))
+    console.print(table)
+    if unfilled := sum(told["unfilled"] for told in outcome.values()):
+        console.print(
+            f"Warning: {unfilled} places stay unfilled: no image made for them was accepted"
+        )
 
 
 def print_plan(header: Header, console: Console, out: Path | None = None) -> None:

@@ -27,7 +27,10 @@ ADJACENT_MM = 10.0
 OWN_COLUMNS = frozenset(
     ("image", "patient_id", "scan_id", "z", "role", "scale", "unit", "synthetic")
 )
-BATCH_COLUMNS = frozenset(("cell", "seed", "index", "unseen"))
+# Why the filter refuses a generated slice, in the order it asks (quality.sample_filter).
+REASONS = ("near_copy", "confidence", "distance")
+REFUSALS = tuple(f"refused_{reason}" for reason in REASONS)
+BATCH_COLUMNS = frozenset(("cell", "seed", "index", "unseen", *REFUSALS))
 
 
 @dataclass(frozen=True)

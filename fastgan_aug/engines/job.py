@@ -25,6 +25,7 @@ from fastgan_aug.engines.stopwatch import Stopwatch
 from fastgan_aug.errors import CheckpointError, ConfigError, DataError
 from fastgan_aug.gan.batch import Share, TrainingData
 from fastgan_aug.gan.checkpoint import (
+    FILTER,
     GENERATOR,
     META,
     Lineage,
@@ -39,6 +40,7 @@ from fastgan_aug.gan.step import TrainState, share_appearance
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.gan.training import served_generator, train
 from fastgan_aug.quality.pictures import picture_grid
+from fastgan_aug.quality.sample_filter import SampleFilter, fit_sample_filter
 from fastgan_aug.quality.selection import SAMPLES, Judge, Score
 
 log = logging.getLogger(__name__)
@@ -239,6 +241,7 @@ class Recorder:
         lineage: Written into every checkpoint.
         scorer: Rank 0's, or None where nothing is scored.
         watch: Its clock.
+        sample_filter: Kept in every checkpoint, or None.
     """
 
     job: FitJob
@@ -249,6 +252,7 @@ class Recorder:
     lineage: Lineage
     scorer: Scorer | None
     watch: Stopwatch
+    sample_filter: SampleFilter | None = None
 
     def losses(self, images_seen: int, values: dict[str, float]) -> None:
         """Passes a point of the curves on, with the seconds trained and the latest score."""
@@ -265,7 +269,8 @@ class Recorder:
         def write(parent: Path) -> Path:
             served = served_generator(state, self.data, self.job.config.training)
             folder = parent / checkpoint_name(state.images_seen)
-            write_checkpoint(folder, state, served, self.lineage)
+            kept = self.sample_filter.save if self.sample_filter else None
+            write_checkpoint(folder, state, served, self.lineage, kept)
             if self.tracker:
                 self.tracker.picture("samples", state.images_seen, sample_grid(folder))
             return folder
@@ -273,8 +278,9 @@ class Recorder:
         with self.watch.timing("checkpoint"):
             folder = self.publish(write)
             if self.tracker:
-                for file in (META, GENERATOR):
-                    self.tracker.artefact(folder / file, f"checkpoints/{folder.name}")
+                for file in (META, GENERATOR, FILTER):
+                    if (folder / file).is_file():
+                        self.tracker.artefact(folder / file, f"checkpoints/{folder.name}")
         with self.watch.timing("score"):
             self.score()
         times = self.watch.keep(state.images_seen)
@@ -340,10 +346,14 @@ def run_fit(
         check_same_fit(meta.lineage, lineage)
         watch.resume(state.images_seen)
         log.info("resumed from %s at %d images", resume_from.name, state.images_seen)
-    scorer = None
+    scorer = sample_filter = None
     if not share or share.rank == 0:
         scorer = scorer_of(job.folder, config, fitted, validation)
-    recorder = Recorder(job, data, publish, progress, tracker, lineage, scorer, watch)
+        if config.selection.filter:
+            sample_filter = fit_sample_filter(fitted)
+    recorder = Recorder(
+        job, data, publish, progress, tracker, lineage, scorer, watch, sample_filter
+    )
     recorder.score()  # what a run killed in between has not scored
     return train(state, data, config.augment, config.training, recorder, share, watch.left)
 

@@ -16,7 +16,7 @@ from typing import Any
 from fastgan_aug.engines.mlflow_client import connect, registry_errors
 from fastgan_aug.engines.mlflow_upload import LOGGED, SHA_TAG, upload_version
 from fastgan_aug.errors import CheckpointError, ModelNotFound, RegistryError
-from fastgan_aug.gan.checkpoint import GENERATOR, META, read_meta
+from fastgan_aug.gan.checkpoint import META, STATE, read_manifest, read_meta
 from fastgan_aug.storage import replace_when_complete
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -282,8 +282,10 @@ def download_file(version: RegisteredVersion, name: str, uri: str, folder: Path)
 
 def _download(version: RegisteredVersion, uri: str, target: Path) -> None:
     target.mkdir()
-    for name in (META, GENERATOR):
-        download_file(version, name, uri, target)
+    download_file(version, META, uri, target)
+    for name in read_manifest(target).files:
+        if name != STATE:
+            download_file(version, name, uri, target)
 
 
 def _verify(folder: Path, sha: str, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastgan_aug.data.schema import BY_PATIENT
-from fastgan_aug.gan.checkpoint import GENERATOR, META, CheckpointMeta
+from fastgan_aug.gan.checkpoint import FILTER, GENERATOR, META, CheckpointMeta
 
 SHA_TAG = "checkpoint_sha256"
 LOGGED = "models:/"
@@ -37,7 +37,7 @@ def upload_version(
         model_type="conditional-fastgan",
     )
     with tempfile.TemporaryDirectory() as folder:
-        for name in (META, GENERATOR):
+        for name in (META, GENERATOR, *([FILTER] if FILTER in meta.files else [])):
             shutil.copyfile(checkpoint / name, Path(folder, name))
         _write_mlmodel(Path(folder), logged.model_id, run_id)
         client.log_model_artifacts(logged.model_id, folder)

@@ -3,6 +3,7 @@
 meta.json               what it is and where it comes from; sha256 of the other files
 generator.safetensors   the served generator (average, calibrated batch norm)
 state.safetensors       networks, average and optimisers, to resume
+filter.safetensors      what judges generated slices (quality.sample_filter), where one was fitted
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from fastgan_aug.storage import file_digest, replace_when_complete
 
 FORMAT = 2
 META, GENERATOR, STATE = "meta.json", "generator.safetensors", "state.safetensors"
+FILTER = "filter.safetensors"
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,20 @@ class CheckpointMeta:
 
 
 def write_checkpoint(
-    folder: Path, state: TrainState, served: Generator, lineage: Lineage
+    folder: Path,
+    state: TrainState,
+    served: Generator,
+    lineage: Lineage,
+    sample_filter: Callable[[Path], None] | None = None,
 ) -> CheckpointMeta:
     """Writes a checkpoint beside ``folder`` and renames it into place.
+
+    Args:
+        folder: Of the checkpoint.
+        state: To resume from.
+        served: The generator that is served.
+        lineage: Where it comes from.
+        sample_filter: Writes the filter's file; None where there is none.
 
     Raises:
         StorageError: it cannot be written (disk full); nothing is left half-written.
@@ -93,7 +106,9 @@ def write_checkpoint(
         temporary.mkdir()
         save_file(_contiguous(served.state_dict()), temporary / GENERATOR)
         save_file(_contiguous(state_tensors(state)), temporary / STATE)
-        files = {name: file_digest(temporary / name) for name in (GENERATOR, STATE)}
+        if sample_filter is not None:
+            sample_filter(temporary / FILTER)
+        files = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
         plain = asdict(lineage) | {
             "format": FORMAT, "images_seen": state.images_seen, "files": files,
         }  # fmt: skip

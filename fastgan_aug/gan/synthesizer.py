@@ -71,6 +71,11 @@ class Synthesizer:
             ) from error
         return cls(generator.eval().requires_grad_(False), meta)
 
+    @property
+    def by_reference(self) -> bool:
+        """Whether torch in float32 is what runs."""
+        return self._run is self.generator
+
     def run_by(self, engine: str, run: Callable[[Tensor, Tensor], Tensor]) -> None:
         """From now on computes the generator's forward pass otherwise.
 
@@ -81,16 +86,20 @@ class Synthesizer:
         self.engine, self._run = engine, run
 
     @torch.no_grad()
-    def generate(self, cells: Sequence[Cell], seeds: NDArray[np.uint64]) -> NDArray[np.float32]:
+    def generate(
+        self, cells: Sequence[Cell], seeds: NDArray[np.uint64], *, reference: bool = False
+    ) -> NDArray[np.float32]:
         """Generates one image per cell and seed, byte-identical whatever stands beside it.
 
         Args:
             cells: (N) cells of the space.
             seeds: (N,) uint64.
+            reference: Compute by torch in float32, whatever engine runs otherwise.
 
         Returns:
             (N, S, S) float32 in [0, 1], normalised counts.
         """
+        run = self.generator if reference else self._run
         index = torch.tensor([self.space.index(c) for c in cells], dtype=torch.int64)
         images = np.empty((len(cells), self.size, self.size), np.float32)
         for start in range(0, len(cells), CHUNK):
@@ -98,7 +107,7 @@ class Synthesizer:
             noise = latents_of_seeds(seeds[part], self.generator.latent_size)
             condition = self._vectors[index[part]]
             missing = CHUNK - len(noise)
-            made = self._run(
+            made = run(
                 torch.nn.functional.pad(noise, (0, 0, 0, missing)),
                 torch.nn.functional.pad(condition, (0, 0, 0, missing)),
             )

@@ -107,7 +107,8 @@ def create_app(
         caller.facts |= {"batch": asked.request_id, "version": model.version, "images": total}
         if caller.token is not None:
             rates.take(caller.token, "images", total)
-        job = work.submit(model, places(header.plan, asked.seed, header.span), total)
+        wanted = places(header.plan, asked.seed, header.span)
+        job = work.submit(model, wanted, total, filtered=bool(asked.filter))
         try:
             # The first chunk is made before the answer starts: a failure is still an error.
             first = await unless_gone(request, job.fetch())

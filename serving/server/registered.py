@@ -15,6 +15,7 @@ import numpy as np
 from fastgan_aug.engines.mlflow_registry import RegisteredVersion, fetch, find
 from fastgan_aug.errors import CheckpointError, FastGANAugError, ModelNotFound, RegistryError
 from fastgan_aug.gan.synthesizer import CHUNK, Synthesizer
+from serving.generating import filter_of
 from serving.models import LoadedModel
 from serving.server.measures import REFUSED_VERSIONS, SERVED_VERSION, Measure, measure_nothing
 
@@ -208,11 +209,14 @@ class RegistryModels:
             found = fetch(self._name, version, self._uri, Path(folder))
             assert found.folder is not None
             synthesizer = Synthesizer.load(found.folder, threads=self._threads)
+            sample_filter = filter_of(found.folder, synthesizer)
         if self._engine == "onnxruntime":
             from serving.server.onnx_engine import use_onnx_runtime
 
             use_onnx_runtime(synthesizer, self._threads)
-        return LoadedModel(synthesizer, found.name, found.version, version, found.run_id or "")
+        return LoadedModel(
+            synthesizer, found.name, found.version, version, found.run_id or "", sample_filter
+        )
 
     def _refuse(self, version: str, content: str, error: CheckpointError) -> None:
         with self._lock:

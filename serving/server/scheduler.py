@@ -14,16 +14,18 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgan_aug.balance import BalancePlan
+from fastgan_aug.data.schema import REASONS
 from fastgan_aug.errors import Overloaded
+from serving.generating import judged
 from serving.models import LoadedModel
-from serving.protocol import CHUNK, Chunk, positions, sample_seed
+from serving.protocol import ATTEMPTS, CHUNK, Chunk, positions, sample_seed
 from serving.server.measures import (
     BATCH,
     BATCH_SECONDS,
@@ -34,25 +36,50 @@ from serving.server.measures import (
     measure_nothing,
 )
 
+if TYPE_CHECKING:
+    from fastgan_aug.conditions import Cell
+
 BATCH_SIZE = 16  # of the generator: `fastgan_aug.gan.synthesizer.CHUNK`
 MOST_HELD = 4 * CHUNK  # images of a request that were generated and not yet fetched
 LONGEST_PAUSE = 60.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Place:
-    """One image to be made: its cell, its seed, and its number within its cell."""
+    """One place of an answer.
+
+    Attributes:
+        cell: Its cell.
+        seed: Of the image that is made for it.
+        index: Its number within its cell.
+        asked: Seed of the request.
+        refused: How many images a filter has refused for it, by reason.
+        image: (S, S) float32 in [0, 1], once the place is decided.
+    """
 
     cell: str
     seed: int
     index: int
+    asked: int = 0
+    refused: list[int] = field(default_factory=lambda: [0] * len(REASONS))
+    image: NDArray[np.float32] | None = None
+
+    def decide(self, image: NDArray[np.float32], code: int) -> bool:
+        """Takes an image, or the seed of the next attempt; whether the place is decided."""
+        if code:
+            self.refused[code - 1] += 1
+            if (attempt := sum(self.refused)) < ATTEMPTS:
+                self.seed = sample_seed(self.asked, self.cell, self.index, attempt)
+                return False
+        self.image = image
+        return True
 
 
 def places(agreed: BalancePlan, seed: int, span: tuple[int, int]) -> Iterator[Place]:
     """The images of a plan in a range of positions (``Header.span``), cell after cell."""
     for cell, i in positions(agreed.generate, *span):
-        yield Place(cell, sample_seed(seed, cell, i), i)
+        yield Place(cell, sample_seed(seed, cell, i), i, seed)
 
 
 class Job:
@@ -62,12 +89,20 @@ class Job:
     """
 
     def __init__(
-        self, scheduler: Scheduler, model: LoadedModel, wanted: Iterator[Place], total: int
+        self,
+        scheduler: Scheduler,
+        model: LoadedModel,
+        wanted: Iterator[Place],
+        total: int,
+        *,
+        filtered: bool = False,
     ) -> None:
         self.model, self.left, self.held, self.closed = model, total, 0, False
+        self.filtered = filtered
         self._scheduler, self._wanted = scheduler, wanted
-        self._taken: list[Place] = []
-        self._images: list[NDArray[np.float32]] = []
+        self._open: deque[Place] = deque()  # taken and not yet told, in the answer's order
+        self._again: deque[Place] = deque()  # whose image was refused
+        self._undecided = total
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Queue[Chunk | Exception] = asyncio.Queue()
         self._unfetched = total
@@ -96,26 +131,45 @@ class Job:
     @property
     def wants(self) -> bool:
         """Whether it may be given a place in a batch."""
-        return self.left > 0 and self.held < MOST_HELD
+        return self.room > 0
+
+    @property
+    def room(self) -> int:
+        """Places it may be given."""
+        return min(self.left, max(MOST_HELD - self.held, len(self._again)))
 
     def take(self) -> Place:
-        """Its next image."""
+        """Its next place: one whose image was refused, or a new one."""
         self.left -= 1
+        if self._again:
+            return self._again.popleft()
         self.held += 1
-        return next(self._wanted)
+        self._open.append(place := next(self._wanted))
+        return place
 
-    def give(self, made: list[Place], images: NDArray[np.float32]) -> None:
-        """Takes images in; every full chunk, and the last, can be fetched."""
-        self._taken += made
-        self._images.append(images)
-        if len(self._taken) < CHUNK and self.left:
-            return
-        images, taken = np.concatenate(self._images), self._taken
-        whole = len(taken) - len(taken) % CHUNK if self.left else len(taken)
-        for start in range(0, whole, CHUNK):
-            part = slice(start, min(start + CHUNK, whole))
-            self.tell(self._chunk(taken[part], images[part]))
-        self._taken, self._images = taken[whole:], [images[whole:]]
+    def give(self, made: list[Place], images: NDArray[np.float32], codes: NDArray[np.uint8]) -> int:
+        """Takes images in; every full chunk, and the last, can be fetched.
+
+        Returns:
+            How many places need another image.
+        """
+        again = [
+            place
+            for place, image, code in zip(made, images, codes.tolist(), strict=True)
+            if not place.decide(image, code)
+        ]
+        self._again += again
+        self._undecided -= len(made) - len(again)
+        decided = 0
+        for place in self._open:
+            if place.image is None:
+                break
+            decided += 1
+        while decided >= CHUNK or (decided and decided == len(self._open) and not self._undecided):
+            part = [self._open.popleft() for _ in range(min(CHUNK, decided))]
+            decided -= len(part)
+            self.tell(self._chunk(part))
+        return len(again)
 
     def tell(self, found: Chunk | Exception) -> None:
         """Hands a chunk, or what went wrong, to the event loop."""
@@ -124,15 +178,17 @@ class Job:
         except RuntimeError:  # the loop has ended, and with it whoever waited
             self.close()
 
-    def _chunk(self, taken: list[Place], images: NDArray[np.float32]) -> Chunk:
+    def _chunk(self, taken: list[Place]) -> Chunk:
         synthesizer = self.model.synthesizer
         counts = {str(cell): n for cell, n in synthesizer.class_counts.items()}
+        refusals = np.asarray([place.refused for place in taken], np.uint8)
         return Chunk(
-            images,
+            np.stack([place.image for place in taken if place.image is not None]),
             [place.cell for place in taken],
             np.asarray([place.seed for place in taken], np.uint64),
             np.asarray([place.index for place in taken], np.uint32),
             np.asarray([counts[place.cell] == 0 for place in taken], np.bool_),
+            refusals if self.filtered else None,
         )
 
 
@@ -162,7 +218,13 @@ class Scheduler:
         self._last_made = -float("inf")
 
     def submit(
-        self, model: LoadedModel, wanted: Iterator[Place], total: int, *, always: bool = False
+        self,
+        model: LoadedModel,
+        wanted: Iterator[Place],
+        total: int,
+        *,
+        always: bool = False,
+        filtered: bool = False,
     ) -> Job:
         """Takes a request on; to be called in an event loop.
 
@@ -171,11 +233,12 @@ class Scheduler:
             wanted: The images, in the order of the answer.
             total: How many they are.
             always: Take it on however much waits: a health check.
+            filtered: Whether the model's filter judges the images.
 
         Raises:
             Overloaded: too much waits already, or the service is ending.
         """
-        job = Job(self, model, wanted, total)
+        job = Job(self, model, wanted, total, filtered=filtered)
         with self._changed:
             if not always:
                 self._admit(total)
@@ -261,7 +324,7 @@ class Scheduler:
         same = [job for job in ready if job.model.synthesizer is ready[0].model.synthesizer]
         dealt: Counter[int] = Counter()
         while sum(dealt.values()) < BATCH_SIZE:
-            open_ones = [i for i, job in enumerate(same) if dealt[i] < _room(job)]
+            open_ones = [i for i, job in enumerate(same) if dealt[i] < job.room]
             if not open_ones:
                 break
             for i in open_ones[: BATCH_SIZE - sum(dealt.values())]:
@@ -293,6 +356,7 @@ class Scheduler:
             cells = [parse(place.cell) for place in wanted]
             seeds = np.asarray([place.seed for place in wanted], np.uint64)
             images = model.synthesizer.generate(cells, seeds)
+            codes = _judged(model, images, cells, seeds, [j.filtered for j, p in batch for _ in p])
         except Exception as error:  # told to those who wait; the thread has to live on
             log.exception("the generator failed", extra={"facts": {"version": model.version}})
             for job, _ in batch:
@@ -303,9 +367,18 @@ class Scheduler:
         for job, part in batch:
             if not job.closed:
                 # A view: what is beside it belongs to others, and goes when they have copied it.
-                job.give(part, images[at : at + len(part)])
+                rows = slice(at, at + len(part))
+                self._once_more(job, job.give(part, images[rows], codes[rows]))
             at += len(part)
         self._count(model, len(wanted), time.perf_counter() - began)
+
+    def _once_more(self, job: Job, places: int) -> None:
+        """A job whose images were refused waits for as many more."""
+        with self._changed:
+            if places and not job.closed:
+                job.left += places
+                if job not in self._jobs:
+                    self._jobs.append(job)
 
     def _count(self, model: LoadedModel, images: int, seconds: float) -> None:
         self._last_made = time.monotonic()
@@ -318,8 +391,18 @@ class Scheduler:
             self._tell_waiting()
 
 
-def _room(job: Job) -> int:
-    return min(job.left, MOST_HELD - job.held)
+def _judged(
+    model: LoadedModel,
+    images: NDArray[np.float32],
+    cells: list[Cell],
+    seeds: NDArray[np.uint64],
+    filtered: list[bool],
+) -> NDArray[np.uint8]:
+    """(N,) what the filter says of those that are filtered; 0 for the others."""
+    codes, rows = np.zeros(len(cells), np.uint8), np.flatnonzero(filtered)
+    if len(rows):
+        codes[rows] = judged(model, images[rows], [cells[i] for i in rows], seeds[rows])
+    return codes
 
 
 def _ending() -> Overloaded:
