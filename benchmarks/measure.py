@@ -70,6 +70,7 @@ def publish(name: str, figures: list[dict[str, Any]], **facts: Any) -> None:
         "name": name,
         "command": f"python -m benchmarks.{name}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used",
+        "load_average": [round(load, 1) for load in os.getloadavg()],  # of 1, 5 and 15 minutes
         **facts,
         "figures": figures,
     }

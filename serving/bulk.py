@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from fastgan_aug.errors import DataError, StorageError
 from fastgan_aug.storage import replace_when_complete
-from serving.batch import merge_outcome, read_outcome, write_parquet
+from serving.parquet import merge_outcome, read_outcome, write_parquet
 from serving.protocol import Answer, Header, Outcome
 
 SHARD = 2048  # images; of 64 x 64 pixels 32 MiB before compression

@@ -67,7 +67,7 @@ def test_the_shards_are_the_batch_cut_in_pieces(client, checkpoint, batch, tmp_p
 
 
 def test_a_file_is_written_as_it_comes(client, batch, tmp_path):
-    from serving.batch import write_parquet
+    from serving.parquet import write_parquet
 
     write_parquet(client.answer(REQUEST), tmp_path / "one.parquet")
     assert BalancedBatch.read(tmp_path / "one.parquet").images.tobytes() == batch.images.tobytes()

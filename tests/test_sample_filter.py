@@ -22,7 +22,8 @@ from serving.generating import chunks, filter_of
 from serving.models import LoadedModel
 from serving.offline import OfflineClient
 from serving.protocol import ATTEMPTS, OUTCOME, Chunk, sample_seed
-from serving.server.scheduler import Scheduler, places
+from serving.server.places import places
+from serving.server.scheduler import Scheduler
 
 COUNTS = {cell: n for cell, n in TWO_COUNTS.items() if n}
 

@@ -12,7 +12,8 @@ import pytest
 from fastgan_aug.errors import Overloaded
 from fastgan_aug.gan import synthesizer
 from serving.protocol import CHUNK, Chunk, sample_seed
-from serving.server.scheduler import BATCH_SIZE, MOST_HELD, Job, Place, Scheduler
+from serving.server.places import Place
+from serving.server.scheduler import BATCH_SIZE, MOST_HELD, Job, Scheduler
 from tests.served import (
     TWO_COUNTS,
     TWO_FACTORS,

@@ -160,7 +160,7 @@ def _check_place(out: Path | None, dry_run: bool, *, here: bool) -> None:
 
 def _into_file(client: Asker, request: BatchRequest, out: Path) -> tuple[Header, Outcome]:
     from serving.asking import counted
-    from serving.batch import write_parquet
+    from serving.parquet import write_parquet
     from serving.protocol import Answer, add_outcome
 
     answer, outcome = client.answer(request), dict[str, dict[str, int]]()

@@ -31,8 +31,9 @@ from serving.server.access import (
     too_large,
 )
 from serving.server.measures import Measure, measure_nothing
+from serving.server.places import Place, places
 from serving.server.rates import Rates
-from serving.server.scheduler import Place, Scheduler, places
+from serving.server.scheduler import Scheduler
 from serving.server.stream import JobResponse, takes_zstd, unless_gone
 from serving.server.tokens import TokenStore
 

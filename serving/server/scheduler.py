@@ -14,18 +14,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgan_aug.balance import BalancePlan
-from fastgan_aug.data.schema import REASONS
 from fastgan_aug.errors import Overloaded
 from serving.generating import judged
 from serving.models import LoadedModel
-from serving.protocol import ATTEMPTS, CHUNK, Chunk, positions, sample_seed
+from serving.protocol import CHUNK, Chunk
 from serving.server.measures import (
     BATCH,
     BATCH_SECONDS,
@@ -35,6 +32,7 @@ from serving.server.measures import (
     Measure,
     measure_nothing,
 )
+from serving.server.places import Place
 
 if TYPE_CHECKING:
     from fastgan_aug.conditions import Cell
@@ -43,43 +41,6 @@ BATCH_SIZE = 16  # of the generator: `fastgan_aug.gan.synthesizer.CHUNK`
 MOST_HELD = 4 * CHUNK  # images of a request that were generated and not yet fetched
 LONGEST_PAUSE = 60.0
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Place:
-    """One place of an answer.
-
-    Attributes:
-        cell: Its cell.
-        seed: Of the image that is made for it.
-        index: Its number within its cell.
-        asked: Seed of the request.
-        refused: How many images a filter has refused for it, by reason.
-        image: (S, S) float32 in [0, 1], once the place is decided.
-    """
-
-    cell: str
-    seed: int
-    index: int
-    asked: int = 0
-    refused: list[int] = field(default_factory=lambda: [0] * len(REASONS))
-    image: NDArray[np.float32] | None = None
-
-    def decide(self, image: NDArray[np.float32], code: int) -> bool:
-        """Takes an image, or the seed of the next attempt; whether the place is decided."""
-        if code:
-            self.refused[code - 1] += 1
-            if (attempt := sum(self.refused)) < ATTEMPTS:
-                self.seed = sample_seed(self.asked, self.cell, self.index, attempt)
-                return False
-        self.image = image
-        return True
-
-
-def places(agreed: BalancePlan, seed: int, span: tuple[int, int]) -> Iterator[Place]:
-    """The images of a plan in a range of positions (``Header.span``), cell after cell."""
-    for cell, i in positions(agreed.generate, *span):
-        yield Place(cell, sample_seed(seed, cell, i), i, seed)
 
 
 class Job:
