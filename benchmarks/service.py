@@ -56,6 +56,9 @@ class Asked:
         seeds = [sample_seed(SEED, str(self._cell), i) for i in range(self._n)]
         return self._synthesizer.generate([self._cell] * self._n, np.asarray(seeds, np.uint64))
 
+    def ask(self, client: Client, seed: int) -> None:
+        client.request_balanced_batch(self.counts, seed=seed)
+
     def served(self, client: Client, model: str = "champion") -> np.ndarray:
         return client.request_balanced_batch(self.counts, seed=SEED, model=model).images
 
