@@ -229,7 +229,9 @@ def main() -> None:
             url = running.enter_context(process([*command, str(port)], at, "/health", {}))
             calls["LitServe"] = by_json(url, "/predict", lambda seeds: {"seeds": seeds}, "images")
         alone = running.enter_context(uvicorn_alone(checkpoint, free_port()))
-        place = running.enter_context(ray_serve(checkpoint, free_port(), Path(name), told.haproxy))
+        place = running.enter_context(
+            ray_serve(checkpoint, free_port(), Path(name), told.haproxy, waiting=64)
+        )
         proxy = "Ray Serve, HAProxy" if told.haproxy else "Ray Serve"
         first = running.enter_context(Client(alone))
         second = running.enter_context(Client(place[0], token=place[1]))

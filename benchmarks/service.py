@@ -109,7 +109,9 @@ def uvicorn_alone(checkpoint: Path, port: int) -> Iterator[str]:
 
 
 @contextmanager
-def ray_serve(checkpoint: Path, port: int, folder: Path, haproxy: bool) -> Iterator[tuple]:
+def ray_serve(
+    checkpoint: Path, port: int, folder: Path, haproxy: bool, waiting: int = 8
+) -> Iterator[tuple]:
     """The service with two versions of the same checkpoint, and the registry's address."""
     if haproxy:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
@@ -130,7 +132,7 @@ def ray_serve(checkpoint: Path, port: int, folder: Path, haproxy: bool) -> Itera
         try:
             config = {
                 "port": port, "replicas": 2, "cpus_per_replica": 0.5, "poll_seconds": 0.5,
-                "most_waiting_requests": 8, "tokens": str(folder / "tokens.toml"),
+                "most_waiting_requests": waiting, "tokens": str(folder / "tokens.toml"),
             }  # fmt: skip
             url = start_service(ServingConfig.model_validate(config), uri, NAME)
             yield url, token, uri

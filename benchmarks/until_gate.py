@@ -51,7 +51,7 @@ def judged(folder: Path, config: Config, train: Dataset, holdout: Dataset) -> li
         kept = folder / f"gate-{checkpoint.name}.json"
         if not kept.is_file():
             synthesizer = Synthesizer.load(checkpoint)
-            made = samples(synthesizer, wanted_counts(train, holdout, None))
+            made = samples(synthesizer, wanted_counts(train, holdout, None), 0)
             verdict = evaluate(train, holdout, *made, config.quality).verdict
             row = {
                 "images": read_manifest(checkpoint).images_seen,
