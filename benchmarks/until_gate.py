@@ -56,7 +56,7 @@ def judged(folder: Path, config: Config, train: Dataset, holdout: Dataset) -> li
             row = {
                 "images": read_manifest(checkpoint).images_seen,
                 "passed": verdict.passed,
-                "failures": [reason.text for reason in verdict.failures],
+                "failures": [str(reason) for reason in verdict.failures],
             }
             kept.write_text(json.dumps(row))
         told.append(json.loads(kept.read_text()))
