@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.arms import ARMS, Arm, Material, SyntheticSource
+from downstream.arms import Arm, Fit, Material, SyntheticSource, arms_named
 from downstream.report import ArmScores, Comparison, UsefulnessReport
 from downstream.scores import (
     balanced_accuracy,
@@ -29,7 +29,7 @@ from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.data.split import check_disjoint, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.likeness.classifier import FitSettings, fit_classifier
+from fastgan_aug.quality.likeness.classifier import Classifier, FitSettings, fit_classifier
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def run_experiment(
     *,
     seen: SeenPatients | None,
     unsafe_no_groups: bool = False,
-    arms: Sequence[Arm] = ARMS,
+    filtered: SyntheticSource | None = None,
     progress: Progress | None = None,
 ) -> UsefulnessReport:
     """Fits the classifier for each arm and seed and scores it on the test patients.
@@ -83,7 +83,7 @@ def run_experiment(
         seen: The patients the model was trained on; None where nobody knows: then every verdict
             is NO EVIDENCE.
         unsafe_no_groups: Takes data without patients too; every verdict is then NO EVIDENCE.
-        arms: What is compared; at least one without synthetic slices.
+        filtered: Source through the version's filter, for the arms that want one.
         progress: Told of each fit.
 
     Raises:
@@ -94,7 +94,8 @@ def run_experiment(
     """
     factor = config.factor or train.meta.space.names[-1]
     _check(train, test, factor, seen, unsafe_no_groups)
-    material = Material.of(train, factor, rules, synthetic)
+    arms = arms_named(config.arms)
+    material = Material.of(train, factor, rules, synthetic, filtered)
     plain = [arm for arm in arms if not arm.synthetic]
     total = (len(arms) + len(plain)) * len(config.seeds)
     tell = _Counter(progress, total)
@@ -246,21 +247,34 @@ def _run(
         tell(f"{prefix}{arm.name}, seed {seed}")
         start = time.perf_counter()
         fit = arm.prepare(material, seed)
-        classifier = fit_classifier(
-            fit.images,
-            fit.labels,
-            len(material.classes),
-            FitSettings.of(config),
-            seed=seed,
-            class_weights=fit.class_weights,
-            augment=fit.augment,
-            sampling=fit.sampling,
-        )
+        classifier = _fitted(fit, len(material.classes), FitSettings.of(config), seed)
         predicted = classifier.predict(images)
         found.append(confusions(truth, predicted, patients, len(material.classes)))
         seconds.append(time.perf_counter() - start)
         n_synthetic = fit.n_synthetic
     return ArmResult(arm, np.stack(found), n_synthetic, float(np.median(seconds)))
+
+
+def _fitted(fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> Classifier:
+    """The classifier of an arm; all arms take equally many steps."""
+    start = None
+    if fit.pretraining is not None:
+        half = replace(settings, steps=max(1, settings.steps // 2))
+        settings = replace(settings, steps=max(1, settings.steps - half.steps))
+        start = _fitted(fit.pretraining, n_classes, half, seed)
+    return fit_classifier(
+        fit.images,
+        fit.labels,
+        n_classes,
+        settings,
+        seed=seed,
+        class_weights=fit.class_weights,
+        augment=fit.augment,
+        sampling=fit.sampling,
+        focal_gamma=fit.focal_gamma,
+        mixup_alpha=fit.mixup_alpha,
+        start=start,
+    )
 
 
 def _report(

@@ -10,18 +10,22 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.errors import LeakageError
 from serving.client import Client
+from serving.request import FILTER
 
 
-def service_source(client: Client, model: str) -> SyntheticSource:
-    """Fills every class up to the majority's count by asking the service.
+def service_source(client: Client, model: str, *, filtered: bool = False) -> SyntheticSource:
+    """Adds slices by asking the service.
 
     Args:
         client: Open for as long as the source is used.
         model: A version's number rather than an alias, which may move between two requests.
+        filtered: Whether the version's filter judges them.
     """
 
-    def source(counts: Mapping[str, int], seed: int) -> SyntheticBatch:
-        return client.request_balanced_batch(counts, target="majority", model=model, seed=seed)
+    def source(counts: Mapping[str, int], target: Mapping[str, int], seed: int) -> SyntheticBatch:
+        return client.request_balanced_batch(
+            counts, target, model=model, seed=seed, filter=FILTER if filtered else None
+        )
 
     return source
 

@@ -174,6 +174,7 @@ class DownstreamConfig(_Section):
         learning_rate: Peak of the one-cycle schedule.
         width: Feature maps of the classifier's first layer.
         bootstrap: Resamplings of the test patients for the intervals.
+        arms: Names of the arms that are compared (`downstream.arms`); none names the usual four.
     """
 
     factor: str | None = None
@@ -183,6 +184,7 @@ class DownstreamConfig(_Section):
     learning_rate: float = Field(3e-3, gt=0)
     width: int = Field(16, ge=1)
     bootstrap: int = Field(1000, ge=100)
+    arms: list[str] = []
 
 
 def _gate() -> list[Rule]:

@@ -68,9 +68,11 @@ def downstream_command(
         console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
         patients = _model_patients(facts, train, tracking_uri or settings.tracking.uri)
         source = service_source(client, version)
+        filtered = service_source(client, version, filtered=True) if facts.get("filter") else None
         report = compare_arms(
-            train, test, settings, source, patients, console, unsafe_no_groups=unsafe_no_groups
-        )
+            train, test, settings, source, patients, console, filtered=filtered,
+            unsafe_no_groups=unsafe_no_groups,
+        )  # fmt: skip
     print_report(report, console)
     write_report(report, out)
     console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.png'}", markup=False)
@@ -134,6 +136,7 @@ def compare_arms(
     patients: SeenPatients | None,
     console: Console,
     *,
+    filtered: SyntheticSource | None = None,
     unsafe_no_groups: bool = False,
 ) -> UsefulnessReport:
     """Runs the experiment under a progress bar.
@@ -145,6 +148,7 @@ def compare_arms(
         source: Of synthetic slices.
         patients: Those the model saw, None where nobody knows.
         console: Shows the bar.
+        filtered: Source through the version's filter, where it has one.
         unsafe_no_groups: Whether data without patients are taken.
     """
     from downstream.experiment import run_experiment
@@ -159,6 +163,7 @@ def compare_arms(
             settings.augment,
             source,
             seen=patients,
+            filtered=filtered,
             unsafe_no_groups=unsafe_no_groups,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
