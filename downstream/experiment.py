@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from downstream.arms import Arm, Fit, Material, SyntheticSource, arms_named
 from downstream.report import ArmScores, Comparison, UsefulnessReport
 from downstream.scores import (
+    Ranking,
     balanced_accuracy,
     confusions,
+    detectable,
     estimate,
+    holm,
     macro_f1,
+    p_value,
     patient_draws,
+    ranking,
     recalls,
     resample,
     verdict,
@@ -49,12 +54,14 @@ class ArmResult:
         confusion: (seeds, test patients, C, C) confusion matrices.
         n_synthetic: Synthetic slices added, of the last seed.
         seconds: Median over the seeds of one fit with its predictions.
+        rankings: One for each seed; none where the test has one class alone.
     """
 
     arm: Arm
     confusion: NDArray[np.int64]
     n_synthetic: int
     seconds: float
+    rankings: tuple[Ranking, ...]
 
 
 def run_experiment(
@@ -243,16 +250,21 @@ def _run(
     images, truth = test.images[rows], class_labels(test, material.factor)
     patients = test.column("patient_id")[rows].astype(str).tolist()
     found, seconds, n_synthetic = [], [], 0
+    rankings: list[Ranking] = []
     for seed in config.seeds:
         tell(f"{prefix}{arm.name}, seed {seed}")
         start = time.perf_counter()
         fit = arm.prepare(material, seed)
         classifier = _fitted(fit, len(material.classes), FitSettings.of(config), seed)
-        predicted = classifier.predict(images)
+        chances = classifier.predict_proba(images)
+        predicted = np.asarray(chances.argmax(axis=1), np.int64)
         found.append(confusions(truth, predicted, patients, len(material.classes)))
+        if (ranked := ranking(truth, chances)) is not None:
+            rankings.append(ranked)
         seconds.append(time.perf_counter() - start)
         n_synthetic = fit.n_synthetic
-    return ArmResult(arm, np.stack(found), n_synthetic, float(np.median(seconds)))
+    took = float(np.median(seconds))
+    return ArmResult(arm, np.stack(found), n_synthetic, took, tuple(rankings))
 
 
 def _fitted(fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> Classifier:
@@ -292,14 +304,16 @@ def _report(
     draws = patient_draws(len(set(owner)), config.bootstrap)
     boot = {r.arm.name: macro_f1(resample(r.confusion, draws)).mean(axis=1) for r in results}
     by_name = {r.arm.name: r for r in results}
+    tested = [r for r in results if r.arm.synthetic]
+    apart = [boot[r.arm.name] - boot[rival] for r in tested]
     comparisons = []
-    for result in results:
-        if result.arm.synthetic:
-            name = result.arm.name
-            value = _mean_macro_f1(result) - _mean_macro_f1(by_name[rival])
-            difference = estimate(value, boot[name] - boot[rival])
-            word, why = verdict(difference, n_patients, len(config.seeds))
-            comparisons.append(Comparison(name, rival, difference, word, why))
+    for result, drawn, p in zip(tested, apart, holm([p_value(d) for d in apart]), strict=True):
+        name = result.arm.name
+        value = _mean_macro_f1(result) - _mean_macro_f1(by_name[rival])
+        difference = estimate(value, drawn)
+        word, why = verdict(difference, n_patients, len(config.seeds), p)
+        gain = detectable(drawn, len(tested))
+        comparisons.append(Comparison(name, rival, difference, word, why, p, gain))
     return UsefulnessReport(
         factor=material.factor,
         classes=material.classes,
@@ -337,4 +351,12 @@ def _arm_scores(result: ArmResult, classes: Sequence[str], draws: NDArray[np.int
         },
         macro_f1_per_seed=tuple(float(v) for v in macro_f1(whole)),
         seconds_per_fit=result.seconds,
+        ranking=_mean_ranking(result.rankings),
     )
+
+
+def _mean_ranking(rankings: Sequence[Ranking]) -> Ranking | None:
+    if not rankings:
+        return None
+    return Ranking(*(float(np.mean([getattr(r, f.name) for r in rankings]))
+                     for f in fields(Ranking)))  # fmt: skip

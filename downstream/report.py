@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from downstream.scores import Estimate, Verdict
+from downstream.scores import Estimate, Ranking, Verdict
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ArmScores:
         balanced_accuracy: Mean recall over the classes in the test.
         recall: Per class in the test.
         macro_f1_per_seed: One value per seed: how much the fit itself varies.
+        ranking: AUROC, AUPRC and calibration; None where the test has one class alone.
         seconds_per_fit: Median, with the request for synthetic slices and the predictions.
     """
 
@@ -34,6 +35,7 @@ class ArmScores:
     recall: Mapping[str, Estimate]
     macro_f1_per_seed: tuple[float, ...]
     seconds_per_fit: float
+    ranking: Ranking | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Comparison:
         difference: In macro-F1, paired by patient and seed; positive where synthetic is better.
         verdict: HELPS, NO EVIDENCE or HARMS.
         reason: Why that word.
+        p: Two-sided, adjusted for the number of synthetic arms (Holm 1979).
+        detectable: The smallest true gain that this test would have found with a power of 0.8; None
+            where there are too few patients to tell.
     """
 
     arm: str
@@ -53,6 +58,8 @@ class Comparison:
     difference: Estimate
     verdict: Verdict
     reason: str
+    p: float
+    detectable: float | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,9 @@ def usefulness_table(report: UsefulnessReport) -> list[dict[str, str]]:
                 f"recall {name}": _interval(arm.recall[name]) if name in arm.recall else "no test"
                 for name in report.classes
             },
+            "AUROC": f"{arm.ranking.auroc:.3f}" if arm.ranking else "no test",
+            "AUPRC": f"{arm.ranking.auprc:.3f}" if arm.ranking else "no test",
+            "calibration error": f"{arm.ranking.ece:.3f}" if arm.ranking else "no test",
             "s/fit": f"{arm.seconds_per_fit:.1f}",
             "verdict": verdicts.get(arm.name, "rival" if arm.name in rivals else ""),
         }

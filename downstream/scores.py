@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Verdict = Literal["HELPS", "NO EVIDENCE", "HARMS"]
 MINIMUM_PATIENTS = 5
 """Of every class in the test, below which nothing is said to help."""
+LEVEL = 0.05
 MINIMUM_SEEDS = 3
 """Fits per arm, below which nothing is said to help: the seed's noise is not in the interval."""
 
@@ -105,8 +106,79 @@ def estimate(value: float, resampled: NDArray[np.float64]) -> Estimate:
     return Estimate(value, min(float(low), value), max(float(high), value))
 
 
+def p_value(resampled: NDArray[np.float64]) -> float:
+    """Two-sided, of no difference, from the resamplings of a difference (NaN ones left out)."""
+    finite = resampled[np.isfinite(resampled)]
+    if not len(finite):
+        return 1.0
+    below, above = (finite <= 0).sum(), (finite >= 0).sum()
+    return float(min(1.0, 2 * (min(below, above) + 1) / (len(finite) + 1)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P values adjusted for their number (Holm 1979); none for none."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(v) for v in multipletests(p, method="holm")[1]] if len(p) else []
+
+
+def detectable(resampled: NDArray[np.float64], tests: int) -> float | None:
+    """The smallest true gain that such a test would have found with a power of 0.8.
+
+    Args:
+        resampled: Of the difference; its SD is the difference's standard error.
+        tests: Arms that are tested: the strictest level of Holm's procedure is 0.05 / tests.
+
+    Returns:
+        In macro-F1; None where there are no two resamplings.
+    """
+    from scipy.stats import norm
+
+    finite = resampled[np.isfinite(resampled)]
+    if len(finite) < 2:
+        return None
+    return float((norm.ppf(1 - 0.025 / tests) + norm.ppf(0.8)) * finite.std(ddof=1))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How well probabilities rank and how true they are; means over the classes in the test.
+
+    Attributes:
+        auroc: Area under the ROC curve, one class against the others, [0, 1]; 0.5 is chance.
+        auprc: Average precision, one class against the others, [0, 1].
+        ece: Expected calibration error of the likeliest class, ten bins (Guo et al. 2017), [0, 1].
+    """
+
+    auroc: float
+    auprc: float
+    ece: float
+
+
+def ranking(truth: NDArray[np.int64], chances: NDArray[np.float32]) -> Ranking | None:
+    """Of (N,) classes and (N, C) probabilities; None where the test has one class alone."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    own = [truth == k for k in range(chances.shape[1])]
+    present = [k for k, is_k in enumerate(own) if 0 < is_k.sum() < len(truth)]
+    if not present:
+        return None
+    return Ranking(
+        auroc=float(np.mean([roc_auc_score(own[k], chances[:, k]) for k in present])),
+        auprc=float(np.mean([average_precision_score(own[k], chances[:, k]) for k in present])),
+        ece=_calibration_error(chances.max(axis=1), chances.argmax(axis=1) == truth),
+    )
+
+
+def _calibration_error(sure: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    bins = np.minimum((sure * 10).astype(np.int64), 9)
+    n = np.bincount(bins, minlength=10)
+    gap = np.bincount(bins, right, 10) - np.bincount(bins, sure.astype(np.float64), 10)
+    return float(np.abs(gap[n > 0]).sum() / len(sure))
+
+
 def verdict(
-    difference: Estimate, patients_per_class: Sequence[int], n_seeds: int
+    difference: Estimate, patients_per_class: Sequence[int], n_seeds: int, p: float = 0.0
 ) -> tuple[Verdict, str]:
     """What a paired difference in macro-F1 against the best non-synthetic arm allows to say.
 
@@ -114,6 +186,7 @@ def verdict(
         difference: Synthetic arm minus rival.
         patients_per_class: Test patients with a slice of each class.
         n_seeds: Fits per arm.
+        p: Of the difference, adjusted for all arms that are tested.
 
     Returns:
         The word, and why. Never forced: what is not shown is NO EVIDENCE.
@@ -130,5 +203,9 @@ def verdict(
     if n_seeds < MINIMUM_SEEDS:
         return "NO EVIDENCE", (
             f"the interval lies above 0, but {n_seeds} seeds are fewer than {MINIMUM_SEEDS}"
+        )
+    if p >= LEVEL:
+        return "NO EVIDENCE", (
+            f"the interval lies above 0, but with all arms counted p is {p:.2g} (Holm)"
         )
     return "HELPS", "the interval of the difference lies above 0"

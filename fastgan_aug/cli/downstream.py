@@ -33,6 +33,10 @@ Example:
 """
 
 
+# Of the table that is printed; the files have them.
+HIDDEN = ("balanced accuracy", "AUROC", "AUPRC", "calibration error", "s/fit", "verdict")
+
+
 def register_commands(app: typer.Typer) -> None:
     """Adds ``downstream``."""
     app.command("downstream", help=EXAMPLE)(downstream_command)
@@ -178,7 +182,7 @@ def print_report(report: UsefulnessReport, console: Console) -> None:
     if report.caveat:
         console.print(report.caveat, style="bold red", markup=False)
     rows = usefulness_table(report)
-    shown = [name for name in rows[0] if name not in ("balanced accuracy", "s/fit", "verdict")]
+    shown = [name for name in rows[0] if name not in HIDDEN]
     table = Table(
         *shown, box=None, title=f"{report.factor} of {sum(report.test_slices)} test slices"
     )
@@ -187,6 +191,10 @@ def print_report(report: UsefulnessReport, console: Console) -> None:
     console.print(table)
     for c in report.comparisons:
         console.print(f"{c.arm} against {c.rival}: [bold]{c.verdict}[/], {c.reason}.")
+        if c.detectable is not None:
+            console.print(
+                f"  a true gain of {c.detectable:.3f} would have been found with a power of 0.8"
+            )
     for note in report.notes:
         console.print(f"note: {note}", markup=False)
 
