@@ -224,7 +224,7 @@ def main() -> None:
         )
         if find_spec("litserve") is not None:
             port = free_port()
-            command = [sys.executable, "-m", "benchmarks.comparison_litserve", str(checkpoint)]
+            command = [sys.executable, "-m", "benchmarks.servers.litserve_server", str(checkpoint)]
             at = f"http://127.0.0.1:{port}"
             url = running.enter_context(process([*command, str(port)], at, "/health", {}))
             calls["LitServe"] = by_json(url, "/predict", lambda seeds: {"seeds": seeds}, "images")

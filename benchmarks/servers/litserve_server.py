@@ -1,4 +1,4 @@
-"""LitServe as its documentation shows it: a process of `benchmarks.comparison`."""
+"""LitServe as its documentation shows it, a process of `benchmarks.comparison`."""
 
 from __future__ import annotations
 
