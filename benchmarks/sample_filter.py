@@ -1,8 +1,9 @@
 """What the filter of generated slices refuses: real slices, copies, wrong labels, a generator's.
 
-`python -m benchmarks.sample_filter [CHECKPOINT] [--draws 3] [--pool FOLDER]`: in each draw it is
-fitted on one phantom of Table 1 and judges slices of another, and its own training slices as a
-copier would give them back. Of a checkpoint, its own filter judges what it generates.
+`python -m benchmarks.sample_filter [--checkpoint FOLDER --data FILE] [--draws 3] [--pool FOLDER]`:
+in each draw it is fitted on one phantom of Table 1 and judges slices of another, and its own
+training slices as a copier would give them back. What a checkpoint generates is judged by a filter
+of its training slices; ``--data`` is what its fit was given.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from scipy import ndimage
 from benchmarks.gate import phantom
 from benchmarks.measure import figure, publish
 from fastgan_aug.code_version import code_version
+from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import REASONS
+from fastgan_aug.engines.job import training_part, validation_part
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.quality.filter_fitting import DIVERSITY, fit_sample_filter
 from fastgan_aug.quality.likeness.prdc import distances
 from fastgan_aug.quality.sample_filter import ACCEPTED, SampleFilter
-from serving.generating import filter_of
 
 Images = NDArray[np.float32]
 Cells = NDArray[np.int64]
@@ -84,9 +86,10 @@ def shares(judge: SampleFilter, images: Images, cells: Cells) -> NDArray[np.floa
 def of_draw(pool: Path, draw: int) -> Iterator[tuple[str, NDArray[np.float64] | float]]:
     """What is judged, and its shares; the seconds of the fit among them."""
     train, other = (phantom(pool, FIRST + (2 * draw + i) % 16) for i in (0, 1))
-    random, begun = np.random.default_rng(draw), time.perf_counter()
+    random, begun, worked = np.random.default_rng(draw), time.perf_counter(), time.process_time()
     judge = fit_sample_filter(train)
     yield "fit", time.perf_counter() - begun
+    yield "work", time.process_time() - worked
     yield "real", shares(judge, other.images, other.cell_index)
     for name, changed in COPIES.items():
         images = changed(train.images, random)
@@ -104,22 +107,33 @@ def spread(features: NDArray[np.float64]) -> float:
     return float(distances(features, features).sum() / max(n * (n - 1), 1))
 
 
-def of_checkpoint(folder: Path) -> Iterator[dict[str, Any]]:
-    """Each seen cell: the share of generated slices accepted, their variety over that of all."""
-    synthesizer = Synthesizer.load(folder, threads=1)
-    judge = filter_of(folder, synthesizer)
-    if judge is None:
-        raise SystemExit(f"{folder} has no filter")
+def filter_of_fit(synthesizer: Synthesizer, data: Path) -> SampleFilter:
+    """What the fit of a checkpoint keeps in it."""
+    lineage = synthesizer.meta.lineage
+    config = Config.of(dict(lineage.config))
+    train, _ = training_part(config, Dataset.read(data))
+    if train.digest != lineage.dataset_digest:
+        raise SystemExit(f"{data} is not what the checkpoint was trained on")
+    return fit_sample_filter(validation_part(config, train)[0])
+
+
+def of_generator(synthesizer: Synthesizer, judge: SampleFilter) -> Iterator[dict[str, Any]]:
+    """Each seen cell: share accepted, variety over that of all, time over that of generating."""
     seeds = np.arange(GENERATED, dtype=np.uint64)
     for i, (cell, n) in enumerate(synthesizer.class_counts.items()):
         if n:
+            begun = time.perf_counter()
             images = synthesizer.generate([cell] * GENERATED, seeds)
+            made = time.perf_counter()
             codes = judge.judge(images, np.full(GENERATED, i))
+            took = (time.perf_counter() - made) / (made - begun)
             features = judge.view(images)
             variety = spread(features[codes == ACCEPTED]) / spread(features)
             refused = {r: float((codes == k).mean()) for k, r in enumerate(REASONS, start=1)}
             accepted = float((codes == ACCEPTED).mean())
-            yield {"cell": str(cell), "accepted": accepted, "variety": variety} | refused
+            yield {
+                "cell": str(cell), "accepted": accepted, "variety": variety, "time": took,
+            } | refused  # fmt: skip
 
 
 def figures_of(drawn: Mapping[str, list[Any]], cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -130,6 +144,7 @@ def figures_of(drawn: Mapping[str, list[Any]], cells: list[dict[str, Any]]) -> l
 
     figures = [
         figure("fit, the longest", max(drawn["fit"]), "s", FIT_SECONDS),
+        figure("of them on a core of its own", max(drawn["work"]), "s"),
         figure("real slices of other patients, accepted", mean("real", ACCEPTED), "", PASS,
                least=True),
     ]  # fmt: skip
@@ -146,13 +161,16 @@ def figures_of(drawn: Mapping[str, list[Any]], cells: list[dict[str, Any]]) -> l
             worst = min(cells, key=lambda row: row[name])
             what = f"generated, {name}, worst cell ({worst['cell']})"
             figures.append(figure(what, worst[name], "", goal, least=True))
+        times = float(np.median([row["time"] for row in cells]))
+        figures.append(figure("judging, over generating, median cell", times, "of its time"))
     return figures
 
 
 def main() -> None:
     """Fits, judges and publishes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="with a filter of its own")
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, help="what the checkpoint's fit was given")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--pool", type=Path, default=Path("runs/gate-pool"))
     asked = parser.parse_args()
@@ -161,20 +179,25 @@ def main() -> None:
     for draw in range(asked.draws):
         for name, found in of_draw(asked.pool, draw):
             drawn.setdefault(name, []).append(found)
-    cells = list(of_checkpoint(asked.checkpoint)) if asked.checkpoint else []
-    lineage = Synthesizer.load(asked.checkpoint).meta.lineage if asked.checkpoint else None
+    cells, facts = [], {}
+    if asked.checkpoint:
+        synthesizer = Synthesizer.load(asked.checkpoint)
+        judge = filter_of_fit(synthesizer, asked.data)
+        cells, lineage = list(of_generator(synthesizer, judge)), synthesizer.meta.lineage
+        facts = {
+            "digest": synthesizer.meta.digest, "config": lineage.config_digest,
+            "dataset": lineage.dataset_digest, "code": lineage.code_version,
+        }  # fmt: skip
     publish(
         "sample_filter",
         figures_of(drawn, cells),
-        seeds={"phantoms": [FIRST, FIRST + 2 * asked.draws - 1], "filter": 0},
-        checkpoint=lineage and {
-            "config": lineage.config_digest, "dataset": lineage.dataset_digest,
-            "code": lineage.code_version,
-        },
+        seeds={"phantoms": [FIRST, FIRST + 2 * asked.draws - 1], "generated": "0 to 399"},
+        checkpoint=facts,
         code=code_version(),
         generated=cells,
-        command=f"python -m benchmarks.sample_filter CHECKPOINT --draws {asked.draws}",
-    )  # fmt: skip
+        command="python -m benchmarks.sample_filter --checkpoint FOLDER --data FILE"
+        f" --draws {asked.draws}",
+    )
 
 
 if __name__ == "__main__":
