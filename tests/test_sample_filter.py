@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -309,6 +310,20 @@ def test_the_server_makes_the_same_however_pages_are_cut(
     assert kept.cells == batch.cells
     assert np.array_equal(kept.images, batch.images)
     assert np.array_equal(kept.seeds, batch.seeds)
+
+
+def test_the_engine_does_not_decide_which_images_there_are(
+    checkpoint: Path, batch: BalancedBatch
+) -> None:
+    """One that computes the images in double precision has others, of the same seeds."""
+    exact = OfflineClient(checkpoint)
+    synthesizer = exact._loaded.synthesizer
+    generator = copy.deepcopy(synthesizer.generator).double()
+    synthesizer.run_by("torch-fp64", lambda z, c: generator(z.double(), c.double()).float())
+    found = exact.request_balanced_batch(COUNTS, 60, seed=3, filter="default")
+    assert not np.array_equal(found.images, batch.images)
+    assert np.array_equal(found.seeds, batch.seeds)
+    assert found.outcome == batch.outcome
 
 
 def test_places_that_nothing_fills_are_told_and_left_out(
