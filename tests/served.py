@@ -25,7 +25,7 @@ from fastgan_aug.gan.checkpoint import Lineage, write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
 from fastgan_aug.gan.step import new_state
 from fastgan_aug.gan.synthesizer import Synthesizer
-from fastgan_aug.quality.sample_filter import fit_sample_filter
+from fastgan_aug.quality.filter_fitting import fit_sample_filter
 from serving.generating import filter_of
 from serving.models import LoadedModel
 

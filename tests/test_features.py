@@ -13,6 +13,8 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import DataError, LeakageError
 from fastgan_aug.quality.likeness.classifier import FitSettings
 from fastgan_aug.quality.likeness.features import (
+    BANDS,
+    COARSE,
     FAR,
     FixedView,
     Sample,
@@ -20,6 +22,7 @@ from fastgan_aug.quality.likeness.features import (
     fit_classifier_view,
     fixed_vector,
     fixed_view,
+    mirrored,
     real_sample,
     sector_means,
 )
@@ -44,6 +47,19 @@ def test_mirroring_turns_the_asymmetry_round() -> None:
     assert one[:, [0, 2]] == pytest.approx(other[:, [0, 2]])
     assert one[:, 1] == pytest.approx(-other[:, 1])
     assert one[:, 3:11] == pytest.approx(other[:, 3:11], rel=1e-4)
+    assert np.array_equal(mirrored(mirrored(one)), one)
+    # Pixels on an edge between sectors go to the other one.
+    assert np.abs(mirrored(one) - other).max() < 0.05
+
+
+def test_noise_leaves_the_coarse_elements_alone() -> None:
+    images = heads(100, 2)
+    noise = np.random.default_rng(0).normal(0, 0.01, images.shape).astype(np.float32)
+    view = FixedView(Standard.of(fixed_vector(images)))
+    moved = np.abs(view(np.clip(images + noise, 0, 1)) - view(images)).mean(axis=0)
+    others = np.setdiff1d(np.arange(27), COARSE)
+    assert len(others) == BANDS // 2
+    assert moved[COARSE].mean() < moved[others].mean() / 2
 
 
 def test_sectors_are_where_they_should_be() -> None:

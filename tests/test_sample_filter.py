@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from served import (
     TWO_COUNTS,
     TWO_FACTORS,
@@ -17,6 +19,7 @@ from served import (
     InProcess,
     filtered_checkpoint,
     lineage,
+    slices_of,
     tiny_checkpoint,
 )
 from toy import toy_dataset
@@ -25,10 +28,12 @@ from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import REASONS
 from fastgan_aug.engines import local
-from fastgan_aug.engines.job import FitJob
+from fastgan_aug.engines.job import FitJob, training_part, validation_part
 from fastgan_aug.errors import BalanceError, CheckpointError, DataError, LeakageError
 from fastgan_aug.gan.checkpoint import FILTER, checkpoints, read_meta
-from fastgan_aug.quality.sample_filter import ACCEPTED, SampleFilter, fit_sample_filter
+from fastgan_aug.quality.filter_fitting import _thresholds, fit_sample_filter
+from fastgan_aug.quality.likeness.features import fixed_view
+from fastgan_aug.quality.sample_filter import ACCEPTED, SampleFilter
 from serving.batch import BalancedBatch
 from serving.bulk import sample_into
 from serving.client import Client
@@ -76,6 +81,53 @@ def test_copies_of_training_slices_are_refused(fitted: SampleFilter, real: Datas
     assert rates(fitted, real.images, real.cell_index)[1 + REASONS.index("near_copy")] == 1
 
 
+@pytest.mark.parametrize("way", ["mirrored", "noisy", "moved"])
+def test_copies_that_were_changed_a_little_are_refused(
+    fitted: SampleFilter, real: Dataset, way: str
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, real.images.shape).astype(np.float32)
+    images = {
+        "mirrored": np.ascontiguousarray(real.images[:, :, ::-1]),
+        "noisy": np.clip(real.images + noise, 0, 1),
+        "moved": np.roll(real.images, (1, -1), (1, 2)),
+    }[way]
+    assert rates(fitted, images, real.cell_index)[1 + REASONS.index("near_copy")] > 0.7
+
+
+def test_exact_copies_are_refused_where_two_patients_are_the_same(
+    fitted: SampleFilter, real: Dataset
+) -> None:
+    own = real.take(np.arange(40))
+    twice = fit_sample_filter(named_twice(own))
+    assert twice.least_nearest.max() < fitted.least_nearest.min()
+    assert rates(twice, own.images, own.cell_index)[1 + REASONS.index("near_copy")] == 1
+
+
+def named_twice(dataset: Dataset) -> Dataset:
+    """The slices, and once more under other patients' names."""
+    table, owners = dataset.table, dataset.column("patient_id").astype(str)
+    position = table.schema.get_field_index("patient_id")
+    kind = table.schema.field(position)
+    others = pa.array([f"other {owner}" for owner in owners]).cast(kind.type)
+    again = table.set_column(position, kind, others)
+    return Dataset(pa.concat_tables([table, again]).combine_chunks(), dataset.meta)
+
+
+def test_variety_is_kept_where_odd_slices_carry_it(real: Dataset) -> None:
+    """One cell is all but one slice, again and again; its odd ones are nearly all its variety."""
+    features = np.random.default_rng(0).normal(0, 0.01, (60, 27))
+    features[:3] += 5 * np.eye(27)[:3]
+    far = np.linalg.norm(features, axis=1)
+    sure = np.ones(60)
+    assert _thresholds(features, sure, far) == (1.0, np.inf)
+    sure[:3] = 0.0
+    assert _thresholds(features, sure, far) == (0.0, np.inf)
+    even = np.random.default_rng(0).normal(0, 1, (60, 27))
+    low, high = _thresholds(even, np.linspace(0, 1, 60), np.linalg.norm(even, axis=1))
+    assert low > 0
+    assert high < np.inf
+
+
 def test_slices_of_another_class_are_refused_by_confidence(
     fitted: SampleFilter, fresh: Dataset
 ) -> None:
@@ -100,6 +152,20 @@ def test_a_verdict_does_not_hang_on_what_stands_beside(
     assert np.array_equal(together, np.concatenate(alone))
 
 
+def test_a_verdict_does_not_hang_on_threads_or_places(fitted: SampleFilter, fresh: Dataset) -> None:
+    """To the last digit that is compared, as good as."""
+    one = fitted._distances(fresh.images, fresh.cell_index)
+    other = fitted._distances(fresh.images[::-1], fresh.cell_index[::-1])
+    assert all(np.array_equal(a, b[::-1]) for a, b in zip(one, other, strict=True))
+    before, threads = fitted._confidence(fresh.images, fresh.cell_index), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2 if threads == 1 else 1)
+        after = fitted._confidence(fresh.images, fresh.cell_index)
+    finally:
+        torch.set_num_threads(threads)
+    assert np.abs(before - after).max() < 1e-12
+
+
 def test_a_file_holds_all_of_it(fitted: SampleFilter, fresh: Dataset, tmp_path: Path) -> None:
     fitted.save(tmp_path / "filter.safetensors")
     again = SampleFilter.load(tmp_path / "filter.safetensors")
@@ -114,6 +180,14 @@ def test_a_file_holds_all_of_it(fitted: SampleFilter, fresh: Dataset, tmp_path: 
 def test_synthetic_and_too_few_slices_are_refused(real: Dataset) -> None:
     with pytest.raises(DataError, match="too few"):
         fit_sample_filter(real.take(np.arange(5)))
+    same = np.repeat(real.table.column("patient_id")[:1].to_pylist(), 12)
+    alone = real.take(np.arange(12)).table
+    at = alone.schema.get_field_index("patient_id")
+    alone = alone.set_column(
+        at, alone.schema.field(at), pa.array(same).cast(alone.schema.types[at])
+    )
+    with pytest.raises(DataError, match="one patient"):
+        fit_sample_filter(Dataset(alone, real.meta))
     position = real.table.schema.get_field_index("synthetic")
     table = real.table.set_column(position, "synthetic", pa.array([True] * len(real)))
     with pytest.raises(LeakageError, match="synthetic"):
@@ -172,6 +246,16 @@ def test_what_is_returned_passes_and_is_made_again_from_its_seed(
     assert expected == batch.seeds.tolist()
 
 
+def test_copies_are_refused_whatever_cell_was_asked_for(client: OfflineClient) -> None:
+    """A cell without a training slice too: what it copies can only be of other cells."""
+    model = client._loaded
+    assert model.sample_filter is not None
+    trained = slices_of(model.synthesizer, 40)  # what its filter was fitted on
+    for cell in range(len(model.synthesizer.space.cells)):
+        found = rates(model.sample_filter, trained.images, np.full(len(trained), cell))
+        assert found[1 + REASONS.index("near_copy")] == 1
+
+
 def test_without_a_filter_every_image_is_the_same_as_ever(
     client: OfflineClient, batch: BalancedBatch
 ) -> None:
@@ -226,6 +310,20 @@ def test_the_server_makes_the_same_however_pages_are_cut(
     assert kept.cells == batch.cells
     assert np.array_equal(kept.images, batch.images)
     assert np.array_equal(kept.seeds, batch.seeds)
+
+
+def test_the_engine_does_not_decide_which_images_there_are(
+    checkpoint: Path, batch: BalancedBatch
+) -> None:
+    """One that computes the images in double precision has others, of the same seeds."""
+    exact = OfflineClient(checkpoint)
+    synthesizer = exact._loaded.synthesizer
+    generator = copy.deepcopy(synthesizer.generator).double()
+    synthesizer.run_by("torch-fp64", lambda z, c: generator(z.double(), c.double()).float())
+    found = exact.request_balanced_batch(COUNTS, 60, seed=3, filter="default")
+    assert not np.array_equal(found.images, batch.images)
+    assert np.array_equal(found.seeds, batch.seeds)
+    assert found.outcome == batch.outcome
 
 
 def test_places_that_nothing_fills_are_told_and_left_out(
@@ -293,18 +391,26 @@ def test_shards_in_bulk_hold_the_same_images(
 
 
 def test_a_fit_keeps_its_filter_in_every_checkpoint(tmp_path: Path) -> None:
-    """And the same one when it goes on; a version without one has none."""
+    """The same one in each; it knows no slice of test or validation patients."""
     config = Config.of(
         {
-            "name": "toy", "data": {"test_fraction": 0},
+            "name": "toy", "data": {"test_fraction": 0.25},
             "network": {"size": 32, "latent": 8, "embedding": 8, "generator_width": 4,
                         "discriminator_width": 4},
             "training": {"images": 32, "batch": 8, "checkpoint_every": 16, "keep": 2},
-            "selection": {"filter": True, "samples": 0}, "engine": {"kind": "local", "workers": 1},
+            "selection": {"filter": True, "samples": 0, "validation_fraction": 0.25},
+            "engine": {"kind": "local", "workers": 1},
         }
     )  # fmt: skip
-    result = local.fit(FitJob(config, toy_dataset(tmp_path), tmp_path / "run"), lambda *_: None)
+    dataset = toy_dataset(tmp_path)
+    train, _ = training_part(config, dataset)
+    result = local.fit(FitJob(config, train, tmp_path / "run"), lambda *_: None)
     found = [read_meta(folder).files[FILTER] for folder in checkpoints(tmp_path / "run")]
     assert len(found) == 2
     assert len(set(found)) == 1
     assert OfflineClient(result.checkpoint).model()["filter"] == found[0]
+    kept = SampleFilter.load(result.checkpoint / FILTER)
+    seen, _ = validation_part(config, train)
+    assert 0 < seen.labelled.sum() < train.labelled.sum() < dataset.labelled.sum()
+    assert np.array_equal(kept.features, kept.view(seen.images[seen.labelled]))
+    assert np.array_equal(kept.view.standard.mean, fixed_view(seen).standard.mean)

@@ -39,8 +39,9 @@ from fastgan_aug.gan.checkpoint import (
 from fastgan_aug.gan.step import TrainState, share_appearance
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.gan.training import served_generator, train
+from fastgan_aug.quality.filter_fitting import fit_sample_filter
 from fastgan_aug.quality.pictures import picture_grid
-from fastgan_aug.quality.sample_filter import SampleFilter, fit_sample_filter
+from fastgan_aug.quality.sample_filter import SampleFilter
 from fastgan_aug.quality.selection import SAMPLES, Judge, Score
 
 log = logging.getLogger(__name__)

@@ -33,6 +33,9 @@ SECTORS = 8
 _RINGS = 2
 _CHUNK = 256  # slices measured at once
 _LEAST = 1e-12  # power: below all noise
+# Elements of the fixed vector that a little noise or blur leaves alone: the powers' upper half, on
+# a logarithmic scale, moves by several standard deviations.
+COARSE = np.r_[: 3 + BANDS // 2, 3 + BANDS : 3 + BANDS + SECTORS * _RINGS]
 
 
 class FeatureView(Protocol):
@@ -243,6 +246,22 @@ def sector_means(images: NDArray[np.float32]) -> F64:
     sector = np.minimum((turn * SECTORS).astype(np.int64), SECTORS - 1)
     label = sector + SECTORS * (radius > middle[:, None, None])
     return _means_by_label(images, label, mask, SECTORS * _RINGS)
+
+
+def mirrored(vectors: F64) -> F64:
+    """What ``fixed_vector`` gives of the slices' mirror images, but for pixels on an edge.
+
+    Args:
+        vectors: (N, 27), not standardised.
+    """
+    turned = vectors.copy()
+    turned[:, 1] *= -1
+    sector = np.arange(SECTORS)
+    other = (SECTORS // 2 - 1 - sector) % SECTORS  # an angle a becomes pi - a
+    for ring in range(_RINGS):
+        first = 3 + BANDS + ring * SECTORS
+        turned[:, first + sector] = vectors[:, first + other]
+    return turned
 
 
 def _means_by_label(
