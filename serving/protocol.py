@@ -292,8 +292,10 @@ def from_arrow(batch: pa.RecordBatch, size: int) -> Chunk:
     """Reads ``to_arrow`` back; the images are a view on the batch.
 
     Raises:
-        ValueError: a missing value, an image out of [0, 1], or a row not marked synthetic.
+        ValueError: lengths or offsets that contradict each other, a missing value, an image out of
+            [0, 1], or a row not marked synthetic.
     """
+    batch.validate(full=True)  # what pyarrow trusts: a damaged one can end the process
     if any(column.null_count for column in batch.columns) or not all(
         batch["synthetic"].to_pylist()
     ):

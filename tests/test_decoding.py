@@ -68,3 +68,11 @@ def test_a_damaged_byte_is_refused_or_changes_a_value(at, value):
     damaged = STREAM[:at] + bytes([value]) + STREAM[at + 1 :]
     with contextlib.suppress(ValueError, OSError, pa.ArrowException):
         StreamDecoder().feed(damaged)
+
+
+@pytest.mark.parametrize("turn", [0x80, 0xFF])
+def test_no_damaged_byte_ends_the_process_or_raises_anything_else(turn):
+    """Each byte in turn: pyarrow trusts lengths and offsets, and aborts where they are negative."""
+    for at, byte in enumerate(STREAM):
+        with contextlib.suppress(ValueError, OSError, pa.ArrowException):
+            StreamDecoder().feed(STREAM[:at] + bytes([byte ^ turn]) + STREAM[at + 1 :])
