@@ -109,7 +109,8 @@ def test_the_midline_follows_a_moved_slice() -> None:
 
 
 def test_outlines_are_the_objects_place_and_size() -> None:
-    """An ellipse's SD along an axis is half its radius; a hole or a loss in it changes nothing."""
+    """An ellipse's SD along an axis is half its radius; a hole changes
+    nothing, a deep loss that reaches the edge a tenth of a pixel."""
     row, column = np.mgrid[:64, :64]
     radii, middles = [(16, 20), (22, 14)], [(30, 33), (34.5, 31)]
     away = [
