@@ -201,10 +201,11 @@ def fit_classifier(
         network.train()
         for row in rows:
             taken = pixels[row] if augment is None else augment(pixels[row], row, random)
-            if mixup_alpha:
-                loss = _mixed_loss(network, taken, targets[row], weights, mixup_alpha, random)
-            else:
-                loss = _loss(network(taken), targets[row], weights, focal_gamma)
+            loss = (
+                _mixed_loss(network, taken, targets[row], weights, mixup_alpha, random)
+                if mixup_alpha
+                else _loss(network(taken), targets[row], weights, focal_gamma)
+            )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
