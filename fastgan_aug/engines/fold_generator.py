@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fastgan_aug.code_version import code_version
-from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines.job import tracked_run_id
 from fastgan_aug.engines.mlflow_promotion import record_report
