@@ -34,8 +34,9 @@ class SyntheticBatch(Protocol):
         """(N,) the cell of each image."""
 
 
-SyntheticSource = Callable[[Mapping[str, int], int], SyntheticBatch]
-"""(present count per value of the predicted factor, or per cell; seed) to what fills them up."""
+SyntheticSource = Callable[[Mapping[str, int], Mapping[str, int], int], SyntheticBatch]
+"""(present count per value of the balanced factor, or per cell; DESIRED count of each, real and
+synthetic together; seed) to what is to be added."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Material:
         space: Factors and cells.
         rules: Shift and flip rule of the classical augmentation.
         synthetic: Source of synthetic slices.
+        filtered: The same, through the generator's filter.
+        oracle: Fresh real slices instead.
     """
 
     images: NDArray[np.float32]
@@ -60,18 +63,27 @@ class Material:
     factor: str
     space: ConditionSpace
     rules: AugmentConfig
-    synthetic: SyntheticSource
+    synthetic: SyntheticSource | None = None
+    filtered: SyntheticSource | None = None
+    oracle: SyntheticSource | None = None
 
     @classmethod
     def of(
-        cls, train: Dataset, factor: str, rules: AugmentConfig, synthetic: SyntheticSource
+        cls,
+        train: Dataset,
+        factor: str,
+        rules: AugmentConfig,
+        synthetic: SyntheticSource | None = None,
+        filtered: SyntheticSource | None = None,
+        oracle: SyntheticSource | None = None,
     ) -> Material:
         """The labelled slices of ``train``."""
         rows = train.labelled
         labels = class_labels(train, factor)
         cells, space = train.cell_index[rows], train.meta.space
         values = space.factor(factor).values
-        return cls(train.images[rows], labels, cells, values, factor, space, rules, synthetic)
+        images = train.images[rows]
+        return cls(images, labels, cells, values, factor, space, rules, synthetic, filtered, oracle)
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -144,7 +156,11 @@ def with_synthetic(material: Material, seed: int) -> Fit:
         DataError: the source's images do not fit the data.
         UnknownCell: the source gives a cell the data does not have.
     """
-    batch = material.synthetic(request_counts(material), seed)
+    if material.synthetic is None:
+        raise DataError("there is no source of synthetic slices", do="choose other arms")
+    present = request_counts(material)
+    desired = dict.fromkeys(present, max(present.values()))
+    batch = material.synthetic(present, desired, seed)
     images, cells = np.asarray(batch.images, np.float32), [str(c) for c in batch.cells]
     _check_batch(images, cells, material)
     position = material.space.names.index(material.factor)

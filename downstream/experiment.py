@@ -1,326 +1,309 @@
-"""The experiment: the same classifier, steps and test patients for every arm."""
+"""The experiment in pieces: (fold, classifier, arm, seed), each done once and kept as a file.
+
+Every piece is fitted once on the fold's training part and predicts validation and test. What a
+kill left unfinished is done when the command is given again; what is finished is read.
+"""
 
 from __future__ import annotations
 
-import logging
+import hashlib
+import json
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from downstream.arms import ARMS, Arm, Material, SyntheticSource
-from downstream.report import ArmScores, Comparison, UsefulnessReport
-from downstream.scores import (
-    balanced_accuracy,
-    confusions,
-    estimate,
-    macro_f1,
-    patient_draws,
-    recalls,
-    resample,
-    verdict,
-)
+from downstream.arms import ARMS, Arm, Material
+from downstream.fold import Fold
+from downstream.outcome import Outcome, Truth
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.data.pseudonyms import SeenPatients
-from fastgan_aug.data.schema import BY_PATIENT
-from fastgan_aug.data.split import check_disjoint, split_by_patient
-from fastgan_aug.errors import DataError, LeakageError
+from fastgan_aug.errors import ConfigError, DataError
 from fastgan_aug.quality.likeness.classifier import FitSettings, fit_classifier
 from fastgan_aug.quality.likeness.faithfulness import class_labels
+from fastgan_aug.storage import replace_when_complete
 
-log = logging.getLogger(__name__)
-VALIDATION_FRACTION = 0.25
-UNCHECKED = "the patients the model saw are not known: it may have seen the test patients"
-NO_GROUPS = "the data have no patients: one person's slices may stand in training and test"
+OpenFold = Callable[[], Fold]
+"""Reads a fold and opens its sources, in the process that needs them."""
+Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Does all pieces, results in order: the built-in map, processes or Ray workers."""
 Progress = Callable[[str, int, int], None]
-"""(what is being fitted, fits done, fits in all)."""
+"""(what was fitted, pieces done, pieces in all)."""
+PLAN = "plan.json"
+TRIED_STEPS = 10  # of the fit that an estimate rests on
 
 
 @dataclass(frozen=True)
-class ArmResult:
-    """What the fits of one arm gave.
+class Piece:
+    """One fit, small enough to be sent to another process.
 
     Attributes:
-        arm: Which.
-        confusion: (seeds, test patients, C, C) confusion matrices.
-        n_synthetic: Synthetic slices added, of the last seed.
-        seconds: Median over the seeds of one fit with its predictions.
+        number: Of the fold.
+        open: Opens it.
+        classifier: Its name.
+        arm: Its name.
+        seed: Of the fit.
+        config: Predicted factor, steps and the classifier's settings.
+        rules: Shift and flip rule of the classical augmentation.
+        out: Folder of everything.
     """
 
-    arm: Arm
-    confusion: NDArray[np.int64]
-    n_synthetic: int
-    seconds: float
+    number: int
+    open: OpenFold = field(repr=False)
+    classifier: str
+    arm: str
+    seed: int
+    config: DownstreamConfig
+    rules: AugmentConfig
+    out: Path
+
+    @property
+    def name(self) -> str:
+        """Said while it runs."""
+        return f"fold {self.number}, {self.classifier}, {self.arm}, seed {self.seed}"
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        # Two names may only differ in what a file cannot be called by.
+        sha = hashlib.sha256(f"{self.classifier}\0{self.arm}".encode()).hexdigest()[:6]
+        words = re.sub(r"[^a-zA-Z0-9.]+", "-", f"{self.classifier} {self.arm}")
+        return self.out / "pieces" / f"{self.number}-{words}-{sha}-{self.seed}.npz"
 
 
-def run_experiment(
-    train: Dataset,
-    test: Dataset,
-    config: DownstreamConfig,
-    rules: AugmentConfig,
-    synthetic: SyntheticSource,
-    *,
-    seen: SeenPatients | None,
-    unsafe_no_groups: bool = False,
-    arms: Sequence[Arm] = ARMS,
-    progress: Progress | None = None,
-) -> UsefulnessReport:
-    """Fits the classifier for each arm and seed and scores it on the test patients.
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that is compared.
 
-    The rival of the synthetic arms, the best arm without synthetic slices, is chosen on a
-    validation part of the training patients, never on the test.
-
-    Args:
-        train: Real slices of the training patients, the ones the model saw.
-        test: Real slices of other patients.
-        config: Predicted factor, seeds, steps and the classifier's settings.
+    Attributes:
+        folds: How each is opened, by its number.
+        arms: What is compared.
+        config: The ``downstream`` section.
         rules: Shift and flip rule of the classical augmentation.
-        synthetic: Source of synthetic slices, for example ``service_source``.
-        seen: The patients the model was trained on; None where nobody knows: then every verdict
-            is NO EVIDENCE.
-        unsafe_no_groups: Takes data without patients too; every verdict is then NO EVIDENCE.
-        arms: What is compared; at least one without synthetic slices.
-        progress: Told of each fit.
+        out: Folder of the pieces.
+    """
+
+    folds: Sequence[OpenFold]
+    arms: Sequence[Arm]
+    config: DownstreamConfig
+    rules: AugmentConfig
+    out: Path
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """All of them; those of a fold stand together, so that it is opened once."""
+        return [
+            Piece(number, fold, classifier, arm.name, seed, self.config, self.rules, self.out)
+            for number, fold in enumerate(self.folds)
+            for classifier in self.config.classifiers
+            for arm in self.arms
+            for seed in self.config.seeds
+        ]
+
+    @property
+    def waiting(self) -> list[Piece]:
+        """Those that are not done."""
+        return [piece for piece in self.pieces if not piece.path.is_file()]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of those that are done."""
+        return [Outcome.read(piece.path) for piece in self.pieces if piece.path.is_file()]
+
+    @property
+    def complete_seeds(self) -> list[int]:
+        """Seeds of which every piece is done: what may be judged after a budget ran out."""
+        missing = {piece.seed for piece in self.waiting}
+        return [seed for seed in self.config.seeds if seed not in missing]
+
+
+def chosen_arms(names: Sequence[str], *, oracle: bool = False) -> list[Arm]:
+    """The arms of these names, all where none is named; the oracle's where there is one.
 
     Raises:
-        LeakageError: training data or the model share a patient with the test, or synthetic
-            slices stand where real ones belong.
-        PseudonymKeysDiffer: the model's or a side's pseudonyms come from another key.
-        DataError: the data have no patients, or too few classes or slices.
+        ConfigError: there is no such arm.
     """
-    factor = config.factor or train.meta.space.names[-1]
-    _check(train, test, factor, seen, unsafe_no_groups)
-    material = Material.of(train, factor, rules, synthetic)
-    plain = [arm for arm in arms if not arm.synthetic]
-    total = (len(arms) + len(plain)) * len(config.seeds)
-    tell = _Counter(progress, total)
-    rival, how = _choose_rival(train, plain, material, config, tell)
-    results = [_run(arm, material, test, config, tell) for arm in arms]
-    report = _report(
-        train,
-        test,
-        material,
-        config,
-        results,
-        rival,
-        [how, *_notes(train, material, test, seen)],
-    )
-    if {train.meta.grouping, test.meta.grouping} != {BY_PATIENT}:
-        return _without_verdicts(report, NO_GROUPS)
-    return report if seen is not None else _without_verdicts(report, UNCHECKED)
+    known = {arm.name: arm for arm in ARMS}
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"downstream.arms names {', '.join(map(repr, unknown))}",
+            allowed=", ".join(known),
+            do="correct the names",
+        )
+    arms = [known[name] for name in names] or list(ARMS)
+    return [arm for arm in arms if oracle or getattr(arm, "source", "") != "oracle"]
 
 
-def _without_verdicts(report: UsefulnessReport, why: str) -> UsefulnessReport:
-    """The report of a test whose patients may be known: nothing may be concluded from it."""
-    return replace(
-        report,
-        caveat=f"This report proves nothing: {why}.",
-        comparisons=tuple(
-            replace(c, verdict="NO EVIDENCE", reason=why) for c in report.comparisons
-        ),
-    )
+def factor_of(dataset: Dataset, config: DownstreamConfig) -> str:
+    """The factor to predict; the last one where none is named."""
+    return config.factor or dataset.meta.space.names[-1]
 
 
-class _Counter:
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
+def start(experiment: Experiment, digests: Sequence[dict[str, Any]]) -> None:
+    """Verifies that finished pieces in the folder are of this experiment, and notes what it is.
 
-    def __call__(self, what: str) -> None:
-        if self.progress is not None:
-            self.progress(what, self.done, self.total)
-        self.done += 1
+    Args:
+        experiment: What is compared; other seeds, arms and classifiers may be added later.
+        digests: Of each fold: its parts and its generator, plain JSON values.
 
-
-def _check(
-    train: Dataset, test: Dataset, factor: str, seen: SeenPatients | None, unsafe_no_groups: bool
-) -> None:
-    for name, part in (("training", train), ("test", test)):
-        if part.meta.grouping != BY_PATIENT and not unsafe_no_groups:
-            raise DataError(
-                f"the {name} data have no patients (grouping {part.meta.grouping!r}): nothing can "
-                "be claimed on them",
-                allowed="data whose rows carry their patients",
-                do="import the images again with a patient_id column; --unsafe-no-groups shows "
-                "the machinery at work, without a verdict",
+    Raises:
+        ConfigError: the folder's pieces are of other data, generators or settings.
+    """
+    config = experiment.config.model_dump(mode="json")
+    for name in ("seeds", "arms", "classifiers", "bootstrap"):  # these add pieces, change none
+        del config[name]
+    rules = json.loads(json.dumps(vars(experiment.rules), default=dict))
+    decided = {"folds": list(digests), "config": config, "rules": rules}
+    path = experiment.out / PLAN
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if differing := [name for name, value in decided.items() if known.get(name) != value]:
+            raise ConfigError(
+                f"{experiment.out} holds pieces of another experiment: {', '.join(differing)} "
+                "differ",
+                allowed="the same data, generators and settings",
+                do="choose another --out, or remove the folder",
             )
-        if not part.labelled.any():
-            raise DataError(f"the {name} data have no labelled slice", do="add labelled slices")
-    if (train.meta.space, train.meta.size) != (test.meta.space, test.meta.size):
-        raise DataError("training and test data differ in factors or size", do="split one data set")
-    check_disjoint(train, test)
-    if bool(np.any(train.column("synthetic"))):
-        raise LeakageError(
-            "the training data hold synthetic slices",
-            allowed="real slices; synthetic ones come from the source",
-            do="keep the rows whose synthetic column is false",
-        )
-    shared = 0 if seen is None else seen.shared_with(test)
-    if shared:
-        raise LeakageError(
-            f"the model was trained on {shared} of the {len(test.patients)} test patients",
-            allowed="a model that saw training patients only",
-            do="train a model on the training part of this split",
-        )
-    if len(set(class_labels(train, factor))) < 2:
+        return
+    with replace_when_complete(path) as temporary:
+        temporary.write_text(json.dumps(decided, indent=1), encoding="utf-8")
+
+
+def run_pieces(
+    experiment: Experiment,
+    run: Run = map,
+    *,
+    budget: float | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Does the pieces that are not done yet.
+
+    Args:
+        experiment: What is compared.
+        run: Does them.
+        budget: Seconds after which no further piece is begun; None: all are done.
+        progress: Told of each piece.
+
+    Returns:
+        Pieces that are still to be done.
+
+    Raises:
+        FastGANAugError: a fold leaks, or a fit is impossible; finished pieces are kept.
+    """
+    begun, total = time.monotonic(), len(experiment.pieces)
+    waiting = experiment.waiting
+    done = total - len(waiting)
+
+    def in_time() -> Iterator[Piece]:
+        for piece in waiting:
+            if budget is not None and time.monotonic() - begun >= budget:
+                return
+            yield piece
+
+    for name in run(do_piece, in_time()):
+        done += 1
+        if progress is not None:
+            progress(name, done, total)
+    return total - done
+
+
+def do_piece(piece: Piece) -> str:
+    """Fits, predicts, and writes the outcome.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FastGANAugError: see ``fitted``.
+    """
+    if not piece.path.is_file():
+        fitted(piece).write(piece.path)
+    return piece.name
+
+
+def fitted(piece: Piece) -> Outcome:
+    """Fits on the training part and predicts validation and test.
+
+    Raises:
+        ConfigError: no such arm.
+        DataError: too few classes, or a source's slices do not fit.
+        LeakageError: see ``Fold.check``.
+    """
+    begun = time.perf_counter()
+    fold = opened(piece.open)
+    factor = factor_of(fold.train, piece.config)
+    material = material_of(fold, factor, piece.rules)
+    (arm,) = chosen_arms([piece.arm], oracle=True)
+    fit = arm.prepare(material, piece.seed)
+    classifier = fit_classifier(
+        fit.images,
+        fit.labels,
+        len(material.classes),
+        FitSettings.of(piece.config),
+        seed=piece.seed,
+        class_weights=fit.class_weights,
+        augment=fit.augment,
+        sampling=fit.sampling,
+    )
+    sides = [part.images[part.labelled] for part in (fold.validation, fold.test)]
+    validation, test = (classifier.predict_proba(images) for images in sides)
+    added = fit.n_synthetic
+    return Outcome(
+        piece.number, piece.classifier, piece.arm, piece.seed, len(fit.images) - added, added,
+        time.perf_counter() - begun, validation, test,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def opened(open_fold: OpenFold) -> Fold:
+    """The fold, opened once for all its pieces in a row."""
+    return open_fold()
+
+
+def material_of(fold: Fold, factor: str, rules: AugmentConfig) -> Material:
+    """What a fold's arms are prepared from.
+
+    Raises:
+        DataError: fewer than two classes in the training part.
+    """
+    if len(np.unique(class_labels(fold.train, factor))) < 2:
         raise DataError(
             f"the training data have fewer than two values of {factor!r}",
             allowed="two classes or more",
             do="predict another factor, or add slices",
         )
+    sources = fold.synthetic, fold.filtered, fold.oracle
+    return Material.of(fold.train, factor, rules, *sources)
 
 
-def _notes(
-    train: Dataset, material: Material, test: Dataset, seen: SeenPatients | None
-) -> Iterator[str]:
-    """What a reader has to know."""
-    if seen is None:
-        yield "The patients the model saw are not known: leakage could not be checked."
-    elif not seen.digests <= set(train.patient_digests):
-        yield "The model saw patients beyond this training data (none of the test)."
-    absent = set(range(len(material.classes))) - set(material.labels.tolist())
-    for k in sorted(absent):
-        yield f"{material.classes[k]} has no training slice: no arm can learn it."
-    for k in sorted(set(range(len(material.classes))) - set(_test_labels(test, material))):
-        yield f"{material.classes[k]} has no test slice: it is left out of every mean over classes."
+def seconds_per_piece(experiment: Experiment) -> float:
+    """Of finished pieces their median; otherwise a few steps of one are measured.
+
+    Raises:
+        FastGANAugError: see ``fitted``.
+    """
+    if known := [outcome.seconds for outcome in experiment.outcomes]:
+        return float(median(known))
+    piece = experiment.pieces[0]
+    opened(piece.open)
+    times = []
+    for steps in (1, 1 + TRIED_STEPS):
+        config = piece.config.model_copy(update={"steps": steps})
+        times.append(fitted(replace(piece, config=config)).seconds)
+    return times[0] + (times[1] - times[0]) / TRIED_STEPS * (piece.config.steps - 1)
 
 
-def _test_labels(test: Dataset, material: Material) -> list[int]:
-    return [int(k) for k in class_labels(test, material.factor)]
-
-
-def _choose_rival(
-    train: Dataset,
-    plain: Sequence[Arm],
-    material: Material,
-    config: DownstreamConfig,
-    tell: _Counter,
-) -> tuple[str, str]:
-    """The name of the best arm without synthetic slices, and how it was chosen."""
-    try:
-        part, validation = split_by_patient(
-            train, VALIDATION_FRACTION, seed=0, unsafe_no_groups=True
-        )
-        inner = Material.of(part, material.factor, material.rules, material.synthetic)
-        if not validation.labelled.any() or len(set(inner.labels)) < 2:
-            raise DataError("the training data are too few for a validation part")
-    except (DataError, ValueError) as error:
-        log.warning("no validation part: %s", error)
-        return plain[0].name, (
-            f"The rival is {plain[0].name!r} by default: the training data are too few to choose "
-            "the best arm without synthetic slices on a validation part."
-        )
-    scores = {
-        arm.name: _mean_macro_f1(_run(arm, inner, validation, config, tell, "validation: "))
-        for arm in plain
-    }
-    best = max(scores, key=lambda name: scores[name])
-    return best, (
-        f"The rival is {best!r}: the best arm without synthetic slices on "
-        f"{len(validation.patients)} validation patients taken from the training patients "
-        f"(macro-F1 {scores[best]:.3f}), chosen before the test was looked at."
-    )
-
-
-def _mean_macro_f1(result: ArmResult) -> float:
-    return float(macro_f1(result.confusion.sum(axis=1).astype(np.float64)).mean())
-
-
-def _run(
-    arm: Arm,
-    material: Material,
-    test: Dataset,
-    config: DownstreamConfig,
-    tell: _Counter,
-    prefix: str = "",
-) -> ArmResult:
-    """Fits one arm with every seed and predicts the test."""
-    rows = test.labelled
-    images, truth = test.images[rows], class_labels(test, material.factor)
-    patients = test.column("patient_id")[rows].astype(str).tolist()
-    found, seconds, n_synthetic = [], [], 0
-    for seed in config.seeds:
-        tell(f"{prefix}{arm.name}, seed {seed}")
-        start = time.perf_counter()
-        fit = arm.prepare(material, seed)
-        classifier = fit_classifier(
-            fit.images,
-            fit.labels,
-            len(material.classes),
-            FitSettings.of(config),
-            seed=seed,
-            class_weights=fit.class_weights,
-            augment=fit.augment,
-            sampling=fit.sampling,
-        )
-        predicted = classifier.predict(images)
-        found.append(confusions(truth, predicted, patients, len(material.classes)))
-        seconds.append(time.perf_counter() - start)
-        n_synthetic = fit.n_synthetic
-    return ArmResult(arm, np.stack(found), n_synthetic, float(np.median(seconds)))
-
-
-def _report(
-    train: Dataset,
-    test: Dataset,
-    material: Material,
-    config: DownstreamConfig,
-    results: Sequence[ArmResult],
-    rival: str,
-    notes: Sequence[str],
-) -> UsefulnessReport:
-    labels = np.asarray(_test_labels(test, material))
-    owner = test.column("patient_id")[test.labelled].astype(str)
-    n_patients = [len(set(owner[labels == k])) for k in range(len(material.classes))]
-    draws = patient_draws(len(set(owner)), config.bootstrap)
-    boot = {r.arm.name: macro_f1(resample(r.confusion, draws)).mean(axis=1) for r in results}
-    by_name = {r.arm.name: r for r in results}
-    comparisons = []
-    for result in results:
-        if result.arm.synthetic:
-            name = result.arm.name
-            value = _mean_macro_f1(result) - _mean_macro_f1(by_name[rival])
-            difference = estimate(value, boot[name] - boot[rival])
-            word, why = verdict(difference, n_patients, len(config.seeds))
-            comparisons.append(Comparison(name, rival, difference, word, why))
-    return UsefulnessReport(
-        factor=material.factor,
-        classes=material.classes,
-        train_slices=tuple(int(n) for n in material.counts),
-        test_slices=tuple(int(n) for n in np.bincount(labels, minlength=len(material.classes))),
-        test_patients=tuple(n_patients),
-        train_digest=train.digest,
-        test_digest=test.digest,
-        seeds=tuple(config.seeds),
-        steps=config.steps,
-        batch=config.batch,
-        bootstrap=config.bootstrap,
-        arms=tuple(_arm_scores(r, material.classes, draws) for r in results),
-        comparisons=tuple(comparisons),
-        notes=tuple(notes),
-    )
-
-
-def _arm_scores(result: ArmResult, classes: Sequence[str], draws: NDArray[np.int64]) -> ArmScores:
-    whole = result.confusion.sum(axis=1).astype(np.float64)
-    drawn = resample(result.confusion, draws)
-    recall, drawn_recall = recalls(whole).mean(axis=0), recalls(drawn).mean(axis=1)
-    return ArmScores(
-        name=result.arm.name,
-        synthetic=result.arm.synthetic,
-        n_synthetic=result.n_synthetic,
-        macro_f1=estimate(_mean_macro_f1(result), macro_f1(drawn).mean(axis=1)),
-        balanced_accuracy=estimate(
-            float(balanced_accuracy(whole).mean()), balanced_accuracy(drawn).mean(axis=1)
-        ),
-        recall={
-            name: estimate(float(recall[k]), drawn_recall[:, k])
-            for k, name in enumerate(classes)
-            if np.isfinite(recall[k])
-        },
-        macro_f1_per_seed=tuple(float(v) for v in macro_f1(whole)),
-        seconds_per_fit=result.seconds,
-    )
+def truths_of(experiment: Experiment) -> list[Truth]:
+    """What the predictions of each fold are held against."""
+    found = []
+    for open_fold in experiment.folds:
+        fold = opened(open_fold)
+        found.append(Truth.of(fold, factor_of(fold.train, experiment.config)))
+    return found
