@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,12 +124,21 @@ class Arm:
     Attributes:
         name: As written in the report.
         prepare: (material, seed) to what is fitted.
-        synthetic: Whether it uses synthetic slices.
+        source: Where its further slices come from.
+        ratio: Of synthetic to real slices, as text; None where it has none.
+        augmented: Whether the classical augmentation is applied too.
     """
 
     name: str
     prepare: Callable[[Material, int], Fit] = field(repr=False)
-    synthetic: bool = False
+    source: Literal["real", "synthetic", "oracle"] = "real"
+    ratio: str | None = None
+    augmented: bool = False
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it uses synthetic slices."""
+        return self.source == "synthetic"
 
 
 def real(material: Material, seed: int) -> Fit:
@@ -261,24 +270,30 @@ def _augmented(fit: Fit, material: Material) -> Fit:
 ARMS = (
     Arm("real", real),
     Arm("class weights", class_weights),
-    Arm("oversampling + classical augmentation", oversampling),
-    Arm("real + synthetic", with_synthetic, synthetic=True),
+    Arm("oversampling + classical augmentation", oversampling, augmented=True),
+    Arm("real + synthetic", with_synthetic, "synthetic", "fill"),
 )
 """What is compared unless `downstream.arms` names others."""
 FURTHER_ARMS = (
     Arm("focal loss", focal),
     Arm("mixup", mixup),
     Arm("oversampling", plain_oversampling),
-    Arm("classical augmentation", augmentation),
+    Arm("classical augmentation", augmentation, augmented=True),
     Arm("SMOTE", smote),
     Arm("borderline SMOTE", borderline_smote),
-    Arm("real + synthetic 0.25", synthetic_quarter, synthetic=True),
-    Arm("real + synthetic 0.5", synthetic_half, synthetic=True),
-    Arm("real + synthetic 1", synthetic_equal, synthetic=True),
-    Arm("real + synthetic + classical augmentation", synthetic_and_augmentation, synthetic=True),
-    Arm("real + filtered synthetic", filtered_synthetic, synthetic=True),
-    Arm("synthetic, then real", synthetic_first, synthetic=True),
-    Arm("synthetic alone", synthetic_alone, synthetic=True),
+    Arm("real + synthetic 0.25", synthetic_quarter, "synthetic", "0.25"),
+    Arm("real + synthetic 0.5", synthetic_half, "synthetic", "0.5"),
+    Arm("real + synthetic 1", synthetic_equal, "synthetic", "1"),
+    Arm(
+        "real + synthetic + classical augmentation",
+        synthetic_and_augmentation,
+        "synthetic",
+        "fill",
+        augmented=True,
+    ),
+    Arm("real + filtered synthetic", filtered_synthetic, "synthetic", "fill"),
+    Arm("synthetic, then real", synthetic_first, "synthetic"),
+    Arm("synthetic alone", synthetic_alone, "synthetic"),
 )
 
 
