@@ -49,7 +49,7 @@ def scarce_counts(rarest: int | None) -> dict[str, int]:
 
 def pool_counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Fresh slices of the cells of ``counts``, in their proportion within each pattern."""
-    found = {}
+    found: dict[str, int] = {}
     for value, needed in POOL.items():
         cells = [cell for cell in counts if cell.endswith("/" + value)]
         total = sum(counts[cell] for cell in cells)

@@ -56,6 +56,9 @@ class Asked:
         seeds = [sample_seed(SEED, str(self._cell), i) for i in range(self._n)]
         return self._synthesizer.generate([self._cell] * self._n, np.asarray(seeds, np.uint64))
 
+    def ask(self, client: Client, seed: int) -> None:
+        client.request_balanced_batch(self.counts, seed=seed)
+
     def served(self, client: Client, model: str = "champion") -> np.ndarray:
         return client.request_balanced_batch(self.counts, seed=SEED, model=model).images
 
@@ -106,7 +109,9 @@ def uvicorn_alone(checkpoint: Path, port: int) -> Iterator[str]:
 
 
 @contextmanager
-def ray_serve(checkpoint: Path, port: int, folder: Path, haproxy: bool) -> Iterator[tuple]:
+def ray_serve(
+    checkpoint: Path, port: int, folder: Path, haproxy: bool, waiting: int = 8
+) -> Iterator[tuple]:
     """The service with two versions of the same checkpoint, and the registry's address."""
     if haproxy:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
@@ -127,7 +132,7 @@ def ray_serve(checkpoint: Path, port: int, folder: Path, haproxy: bool) -> Itera
         try:
             config = {
                 "port": port, "replicas": 2, "cpus_per_replica": 0.5, "poll_seconds": 0.5,
-                "most_waiting_requests": 8, "tokens": str(folder / "tokens.toml"),
+                "most_waiting_requests": waiting, "tokens": str(folder / "tokens.toml"),
             }  # fmt: skip
             url = start_service(ServingConfig.model_validate(config), uri, NAME)
             yield url, token, uri

@@ -51,12 +51,12 @@ def judged(folder: Path, config: Config, train: Dataset, holdout: Dataset) -> li
         kept = folder / f"gate-{checkpoint.name}.json"
         if not kept.is_file():
             synthesizer = Synthesizer.load(checkpoint)
-            made = samples(synthesizer, wanted_counts(train, holdout))
+            made = samples(synthesizer, wanted_counts(train, holdout, None), 0)
             verdict = evaluate(train, holdout, *made, config.quality).verdict
             row = {
                 "images": read_manifest(checkpoint).images_seen,
                 "passed": verdict.passed,
-                "failures": [reason.text for reason in verdict.failures],
+                "failures": [str(reason) for reason in verdict.failures],
             }
             kept.write_text(json.dumps(row))
         told.append(json.loads(kept.read_text()))

@@ -6,20 +6,20 @@ A new arm is one function and one line in ``ARMS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from downstream.augmentation import classical_augmentation
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig, flippable_cells
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.errors import DataError
+from fastgan_aug.errors import ConfigError, DataError
 from fastgan_aug.quality.likeness.classifier import Augment
 from fastgan_aug.quality.likeness.faithfulness import class_labels
+from serving.extras import require
 
 
 class SyntheticBatch(Protocol):
@@ -35,8 +35,8 @@ class SyntheticBatch(Protocol):
 
 
 SyntheticSource = Callable[[Mapping[str, int], Mapping[str, int], int], SyntheticBatch]
-"""(present count per value of the balanced factor, or per cell; DESIRED count of each, real and
-synthetic together; seed) to what is to be added."""
+"""(present count per value of the predicted factor, or per cell; desired count of each, real and
+synthetic together; seed) to what is added."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Material:
         space: Factors and cells.
         rules: Shift and flip rule of the classical augmentation.
         synthetic: Source of synthetic slices.
-        filtered: The same, through the generator's filter.
-        oracle: Fresh real slices instead.
+        filtered: The same through the version's filter; None where it has none.
+        oracle: Fresh real slices of other patients instead; None where there are none.
     """
 
     images: NDArray[np.float32]
@@ -63,7 +63,7 @@ class Material:
     factor: str
     space: ConditionSpace
     rules: AugmentConfig
-    synthetic: SyntheticSource | None = None
+    synthetic: SyntheticSource
     filtered: SyntheticSource | None = None
     oracle: SyntheticSource | None = None
 
@@ -73,7 +73,7 @@ class Material:
         train: Dataset,
         factor: str,
         rules: AugmentConfig,
-        synthetic: SyntheticSource | None = None,
+        synthetic: SyntheticSource,
         filtered: SyntheticSource | None = None,
         oracle: SyntheticSource | None = None,
     ) -> Material:
@@ -102,6 +102,10 @@ class Fit:
         class_weights: (classes,) weights in the loss.
         sampling: (N,) probabilities of being drawn.
         augment: Applied to each batch.
+        cells: (N,) position of each slice's cell; None where they are the material's.
+        focal_gamma: Of the focal loss; 0 is cross-entropy.
+        mixup_alpha: Of the Beta distribution of mixtures; 0 mixes nothing.
+        pretraining: What the first half of the steps is fitted on, None for nothing.
     """
 
     images: NDArray[np.float32]
@@ -110,6 +114,10 @@ class Fit:
     class_weights: NDArray[np.float32] | None = None
     sampling: NDArray[np.float64] | None = None
     augment: Augment | None = None
+    cells: NDArray[np.int64] | None = None
+    focal_gamma: float = 0.0
+    mixup_alpha: float = 0.0
+    pretraining: Fit | None = None
 
 
 @dataclass(frozen=True)
@@ -119,12 +127,21 @@ class Arm:
     Attributes:
         name: As written in the report.
         prepare: (material, seed) to what is fitted.
-        synthetic: Whether it uses synthetic slices.
+        source: Where its further slices come from.
+        ratio: Of synthetic to real slices, as text; None where it has none.
+        augmented: Whether the classical augmentation is applied too.
     """
 
     name: str
     prepare: Callable[[Material, int], Fit] = field(repr=False)
-    synthetic: bool = False
+    source: Literal["real", "synthetic", "oracle"] = "real"
+    ratio: str | None = None
+    augmented: bool = False
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it uses synthetic slices."""
+        return self.source == "synthetic"
 
 
 def real(material: Material, seed: int) -> Fit:
@@ -141,43 +158,246 @@ def class_weights(material: Material, seed: int) -> Fit:
     return Fit(material.images, material.labels, class_weights=weights)
 
 
+def focal(material: Material, seed: int) -> Fit:
+    """The focal loss, gamma 2: what is easily recognised counts little (Lin et al. 2017, Eq. 4)."""
+    return Fit(material.images, material.labels, focal_gamma=2.0)
+
+
+def mixup(material: Material, seed: int) -> Fit:
+    """Convex mixtures of two slices and of their labels, Beta(0.2, 0.2) (Zhang et al. 2018)."""
+    return Fit(material.images, material.labels, mixup_alpha=0.2)
+
+
+def plain_oversampling(material: Material, seed: int) -> Fit:
+    """Every class drawn equally often."""
+    return Fit(material.images, material.labels, sampling=_evenly(material.labels))
+
+
+def augmentation(material: Material, seed: int) -> Fit:
+    """The real slices, with shift, flip by the label rule, blur and noise."""
+    return _augmented(Fit(material.images, material.labels), material)
+
+
 def oversampling(material: Material, seed: int) -> Fit:
     """Every class drawn equally often, with shift, flip by the label rule, blur and noise."""
-    chances = 1.0 / material.counts[material.labels]
-    flippable = flippable_cells(material.space, material.rules)[material.cells]
-    augment = classical_augmentation(flippable, material.rules.shift)
-    return Fit(material.images, material.labels, sampling=chances, augment=augment)
+    return _augmented(plain_oversampling(material, seed), material)
+
+
+def smote(material: Material, seed: int) -> Fit:
+    """Every class filled with pixel-wise mixtures of neighbours (Chawla et al. 2002)."""
+    return _interpolated(material, seed, "SMOTE")
+
+
+def borderline_smote(material: Material, seed: int) -> Fit:
+    """The same, of slices near the border of their class (Han, Wang and Mao 2005)."""
+    return _interpolated(material, seed, "BorderlineSMOTE")
+
+
+def _interpolated(material: Material, seed: int, name: str) -> Fit:
+    require("imblearn", "imbalanced")
+    from imblearn import over_sampling
+
+    present = material.counts[material.counts > 0]
+    if present.min() < 2:
+        raise DataError(
+            f"{name} needs two slices of every class; the rarest has {present.min()}",
+            do="leave this arm out of downstream.arms",
+        )
+    neighbours = int(min(5, present.min() - 1))
+    sampler = getattr(over_sampling, name)(k_neighbors=neighbours, random_state=seed)
+    flat, labels = sampler.fit_resample(material.images.reshape(len(material.images), -1),
+                                        material.labels)  # fmt: skip
+    images = np.asarray(flat, np.float32).reshape(-1, *material.images.shape[1:])
+    return Fit(images, np.asarray(labels, np.int64))
 
 
 def with_synthetic(material: Material, seed: int) -> Fit:
-    """The real slices and what the source fills the classes up with.
+    """The real slices and what the source fills the classes up with."""
+    return added(material, seed)
 
-    Raises:
-        DataError: the source's images do not fit the data.
-        UnknownCell: the source gives a cell the data does not have.
-    """
-    if material.synthetic is None:
-        raise DataError("there is no source of synthetic slices", do="choose other arms")
-    present = request_counts(material)
-    desired = dict.fromkeys(present, max(present.values()))
-    batch = material.synthetic(present, desired, seed)
-    images, cells = np.asarray(batch.images, np.float32), [str(c) for c in batch.cells]
-    _check_batch(images, cells, material)
-    position = material.space.names.index(material.factor)
-    labels = [material.classes.index(material.space.parse(c).values[position]) for c in cells]
-    return Fit(
-        np.concatenate([material.images, images]),
-        np.concatenate([material.labels, np.asarray(labels, np.int64)]),
-        n_synthetic=len(images),
-    )
+
+def synthetic_and_augmentation(material: Material, seed: int) -> Fit:
+    """The same, and all of them with shift, flip by the label rule, blur and noise."""
+    return _augmented(added(material, seed), material)
+
+
+def synthetic_quarter(material: Material, seed: int) -> Fit:
+    """A quarter as many synthetic as real slices, the rarest classes first."""
+    return added(material, seed, ratio=0.25)
+
+
+def synthetic_half(material: Material, seed: int) -> Fit:
+    """Half as many synthetic as real slices, the rarest classes first."""
+    return added(material, seed, ratio=0.5)
+
+
+def synthetic_equal(material: Material, seed: int) -> Fit:
+    """As many synthetic as real slices, the rarest classes first."""
+    return added(material, seed, ratio=1.0)
+
+
+def synthetic_alone(material: Material, seed: int) -> Fit:
+    """No real slice: as many synthetic ones of every class as the majority has."""
+    return added(material, seed, alone=True)
+
+
+def synthetic_first(material: Material, seed: int) -> Fit:
+    """Half of the steps on synthetic slices alone, the other half on the real ones."""
+    first = added(material, seed, alone=True)
+    then = plain_oversampling(material, seed)
+    return replace(then, pretraining=first, n_synthetic=first.n_synthetic)
+
+
+def filtered_synthetic(material: Material, seed: int) -> Fit:
+    """The real slices and what the source fills up with, after the version's own filter."""
+    if material.filtered is None:
+        raise DataError(
+            "there is no filtered source",
+            allowed="a version that was trained with selection.filter = true",
+            do="leave this arm out of downstream.arms",
+        )
+    return added(replace(material, synthetic=material.filtered), seed)
+
+
+def with_oracle(material: Material, seed: int) -> Fit:
+    """What the generator is measured by: fresh real slices of fresh patients fill up instead."""
+    if material.oracle is None:
+        raise DataError(
+            "there is no oracle",
+            allowed="data of which there are as many fresh patients as are asked for: a phantom",
+            do="leave this arm out of downstream.arms",
+        )
+    return added(replace(material, synthetic=material.oracle), seed)
+
+
+def oracle_and_augmentation(material: Material, seed: int) -> Fit:
+    """The same, and all of them with shift, flip by the label rule, blur and noise."""
+    return _augmented(with_oracle(material, seed), material)
+
+
+def _evenly(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(1.0 / np.bincount(labels)[labels])
+
+
+def _augmented(fit: Fit, material: Material) -> Fit:
+    """With the classical augmentation; a synthetic slice is flipped as its cell may be."""
+    cells = material.cells if fit.cells is None else fit.cells
+    flippable = flippable_cells(material.space, material.rules)[cells]
+    return replace(fit, augment=classical_augmentation(flippable, material.rules.shift))
 
 
 ARMS = (
     Arm("real", real),
     Arm("class weights", class_weights),
-    Arm("oversampling + classical augmentation", oversampling),
-    Arm("real + synthetic", with_synthetic, synthetic=True),
+    Arm("oversampling + classical augmentation", oversampling, augmented=True),
+    Arm("real + synthetic", with_synthetic, "synthetic", "fill"),
 )
+"""What is compared unless `downstream.arms` names others."""
+FURTHER_ARMS = (
+    Arm("focal loss", focal),
+    Arm("mixup", mixup),
+    Arm("oversampling", plain_oversampling),
+    Arm("classical augmentation", augmentation, augmented=True),
+    Arm("SMOTE", smote),
+    Arm("borderline SMOTE", borderline_smote),
+    Arm("real + synthetic 0.25", synthetic_quarter, "synthetic", "0.25"),
+    Arm("real + synthetic 0.5", synthetic_half, "synthetic", "0.5"),
+    Arm("real + synthetic 1", synthetic_equal, "synthetic", "1"),
+    Arm(
+        "real + synthetic + classical augmentation",
+        synthetic_and_augmentation,
+        "synthetic",
+        "fill",
+        augmented=True,
+    ),
+    Arm("real + filtered synthetic", filtered_synthetic, "synthetic", "fill"),
+    Arm("synthetic, then real", synthetic_first, "synthetic"),
+    Arm("synthetic alone", synthetic_alone, "synthetic"),
+    Arm("oracle", with_oracle, "oracle", "fill"),
+    Arm(
+        "oracle + classical augmentation", oracle_and_augmentation, "oracle", "fill", augmented=True
+    ),
+)
+
+
+def arms_named(names: Sequence[str]) -> tuple[Arm, ...]:
+    """The arms of these names, ``ARMS`` where there are none.
+
+    Raises:
+        ConfigError: an unknown name, one that stands there twice, or no arm without synthetic
+            slices to compare with.
+    """
+    known = {arm.name: arm for arm in (*ARMS, *FURTHER_ARMS)}
+    unknown = sorted(set(names) - set(known))
+    if unknown or len(set(names)) < len(names):
+        raise ConfigError(
+            f"downstream.arms names {unknown or 'an arm twice'}",
+            allowed=", ".join(known), do="correct the configuration",
+        )  # fmt: skip
+    chosen = tuple(known[name] for name in names) or ARMS
+    if all(arm.source != "real" for arm in chosen):
+        raise ConfigError(
+            "downstream.arms has no arm without synthetic slices",
+            allowed="one or more, which the others are compared with",
+            do='add "real" or "oversampling + classical augmentation"',
+        )
+    return chosen
+
+
+def added(material: Material, seed: int, *, ratio: float | None = None, alone: bool = False) -> Fit:
+    """The real slices and synthetic ones.
+
+    Args:
+        material: Both.
+        seed: Of the synthetic ones.
+        ratio: Synthetic over real slices in all; None fills every class up to the majority.
+        alone: Leaves the real slices out and fills every class from nothing.
+
+    Raises:
+        DataError: the source's images do not fit the data.
+        UnknownCell: the source gives a cell the data does not have.
+    """
+    counts = request_counts(material)
+    have = dict.fromkeys(counts, 0) if alone else counts
+    batch = material.synthetic(have, filled_to(counts, ratio), seed)
+    images, names = np.asarray(batch.images, np.float32), [str(c) for c in batch.cells]
+    _check_batch(images, names, material)
+    position = material.space.names.index(material.factor)
+    parsed = [material.space.parse(name) for name in names]
+    cells = np.asarray([material.space.index(cell) for cell in parsed], np.int64)
+    labels = np.asarray([material.classes.index(c.values[position]) for c in parsed], np.int64)
+    if alone:
+        return Fit(images, labels, n_synthetic=len(images), cells=cells)
+    return Fit(
+        np.concatenate([material.images, images]),
+        np.concatenate([material.labels, labels]),
+        n_synthetic=len(images),
+        cells=np.concatenate([material.cells, cells]),
+    )
+
+
+def filled_to(counts: Mapping[str, int], ratio: float | None) -> dict[str, int]:
+    """Desired count of each class: filled like water, the rarest first.
+
+    Args:
+        counts: Present ones.
+        ratio: Added over present slices in all; None fills all to the largest count.
+
+    Returns:
+        As many of each as of any other, but for those that had more and, by one, the last.
+    """
+    if ratio is None:
+        return dict.fromkeys(counts, max(counts.values()))
+    wanted, left = dict(counts), round(ratio * sum(counts.values()))
+    while left > 0:
+        least = min(wanted.values())
+        lowest = [name for name, n in wanted.items() if n == least]
+        above = min((n for n in wanted.values() if n > least), default=least + left)
+        step = min(max(left // len(lowest), 1), above - least)
+        for name in lowest[: left // step]:
+            wanted[name] += step
+            left -= step
+    return wanted
 
 
 def request_counts(material: Material) -> dict[str, int]:
@@ -207,53 +427,3 @@ def _check_batch(images: NDArray[np.float32], cells: list[str], material: Materi
             f"the synthetic batch holds values from {images.min()} to {images.max()}",
             allowed="[0, 1], normalised counts",
         )
-
-
-def classical_augmentation(flippable: NDArray[np.bool_], shift: int) -> Augment:
-    """Shift, flip by the label rule, Gaussian blur, Gaussian noise.
-
-    Shifts go up to ``shift`` pixels along both axes, filled with zero counts. Blur has a sigma of
-    0 to S / 64 pixels, noise one of 0 to 0.05 of the maximum count, each slice its own.
-
-    Args:
-        flippable: (N,) whether a slice of the training data keeps its label when mirrored.
-        shift: Largest shift, pixels.
-    """
-    may_flip = torch.from_numpy(np.ascontiguousarray(flippable))
-
-    def augment(images: Tensor, rows: Tensor, random: torch.Generator) -> Tensor:
-        size, edge = len(images), images.shape[-1]
-        u = torch.rand(5, size, 1, 1, 1, generator=random)
-        mirrored = (u[0] < 0.5) & may_flip[rows][:, None, None, None]
-        moved = torch.where(mirrored, images.flip(-1), images)
-        for axis, draw in ((2, u[1]), (3, u[2])):
-            moved = _shifted(moved, (draw * (2 * shift + 1)).long().squeeze() - shift, axis)
-        blurred = _blurred(moved, u[3].squeeze() * edge / 64)
-        noise = torch.randn(images.shape, generator=random) * (0.05 * u[4])
-        return (blurred + noise).clamp(0, 1)
-
-    return augment
-
-
-def _shifted(images: Tensor, by: Tensor, axis: int) -> Tensor:
-    """Moves each of (B, 1, S, S) by its own number of pixels, filled with 0."""
-    size = images.shape[axis]
-    source = torch.arange(size)[None] - by[:, None]
-    shape = [len(images), 1, 1, 1]
-    shape[axis] = size
-    index = source.clamp(0, size - 1).view(shape).expand_as(images)
-    return images.gather(axis, index) * ((source >= 0) & (source < size)).view(shape)
-
-
-def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each of (B, 1, S, S) with its own sigma, pixels; constants stay constant."""
-    radius = max(1, int(3 * float(sigma.max())))
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2)
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    for axis in (2, 3):
-        pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-        padded = torch.nn.functional.pad(images, pad, mode="replicate")
-        parts = padded.unfold(axis, 2 * radius + 1, 1)
-        images = torch.einsum("bchwk,bk->bchw", parts, kernel)
-    return images

@@ -1,309 +1,252 @@
-"""The experiment in pieces: (fold, classifier, arm, seed), each done once and kept as a file.
-
-Every piece is fitted once on the fold's training part and predicts validation and test. What a
-kill left unfinished is done when the command is given again; what is finished is read.
-"""
+"""The experiment: the same classifier, steps and test patients for every arm."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
-from statistics import median
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from downstream.arms import ARMS, Arm, Material
-from downstream.fold import Fold
+from downstream.arms import Arm, Fit, Material, SyntheticSource, arms_named
+from downstream.judging import JudgeSettings, judge
 from downstream.outcome import Outcome, Truth
+from downstream.report import UsefulnessReport
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.errors import ConfigError, DataError
-from fastgan_aug.quality.likeness.classifier import FitSettings, fit_classifier
+from fastgan_aug.data.pseudonyms import SeenPatients
+from fastgan_aug.data.schema import BY_PATIENT
+from fastgan_aug.data.split import check_disjoint, split_by_patient
+from fastgan_aug.errors import DataError, LeakageError
+from fastgan_aug.quality.likeness.classifier import Classifier, FitSettings, fit_classifier
 from fastgan_aug.quality.likeness.faithfulness import class_labels
-from fastgan_aug.storage import replace_when_complete
 
-OpenFold = Callable[[], Fold]
-"""Reads a fold and opens its sources, in the process that needs them."""
-Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
-"""Does all pieces, results in order: the built-in map, processes or Ray workers."""
+log = logging.getLogger(__name__)
+VALIDATION_FRACTION = 0.25
+CLASSIFIER = "small-cnn"
+UNCHECKED = "the patients the model saw are not known: it may have seen the test patients"
+NO_GROUPS = "the data have no patients: one person's slices may stand in training and test"
 Progress = Callable[[str, int, int], None]
-"""(what was fitted, pieces done, pieces in all)."""
-PLAN = "plan.json"
-TRIED_STEPS = 10  # of the fit that an estimate rests on
+"""(what is being fitted, fits done, fits in all)."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One fit, small enough to be sent to another process.
+class Part:
+    """Slices to be predicted, or none.
 
     Attributes:
-        number: Of the fold.
-        open: Opens it.
-        classifier: Its name.
-        arm: Its name.
-        seed: Of the fit.
-        config: Predicted factor, steps and the classifier's settings.
-        rules: Shift and flip rule of the classical augmentation.
-        out: Folder of everything.
+        images: (N, S, S) float32 in [0, 1].
+        labels: (N,) classes.
+        patients: (N,) codes.
     """
 
-    number: int
-    open: OpenFold = field(repr=False)
-    classifier: str
-    arm: str
-    seed: int
-    config: DownstreamConfig
-    rules: AugmentConfig
-    out: Path
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    patients: NDArray[np.int64]
 
-    @property
-    def name(self) -> str:
-        """Said while it runs."""
-        return f"fold {self.number}, {self.classifier}, {self.arm}, seed {self.seed}"
-
-    @property
-    def path(self) -> Path:
-        """Its file."""
-        # Two names may only differ in what a file cannot be called by.
-        sha = hashlib.sha256(f"{self.classifier}\0{self.arm}".encode()).hexdigest()[:6]
-        words = re.sub(r"[^a-zA-Z0-9.]+", "-", f"{self.classifier} {self.arm}")
-        return self.out / "pieces" / f"{self.number}-{words}-{sha}-{self.seed}.npz"
+    @classmethod
+    def of(cls, dataset: Dataset | None, factor: str, like: Dataset) -> Part:
+        """The labelled slices of a data set; none of the size of ``like`` for None."""
+        if dataset is None:
+            none = np.zeros(0, np.int64)
+            return cls(like.images[:0], none, none)
+        rows = dataset.labelled
+        names = dataset.column("patient_id")[rows].astype(str)
+        codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        return cls(dataset.images[rows], class_labels(dataset, factor), codes)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that is compared.
-
-    Attributes:
-        folds: How each is opened, by its number.
-        arms: What is compared.
-        config: The ``downstream`` section.
-        rules: Shift and flip rule of the classical augmentation.
-        out: Folder of the pieces.
-    """
-
-    folds: Sequence[OpenFold]
-    arms: Sequence[Arm]
-    config: DownstreamConfig
-    rules: AugmentConfig
-    out: Path
-
-    @property
-    def pieces(self) -> list[Piece]:
-        """All of them; those of a fold stand together, so that it is opened once."""
-        return [
-            Piece(number, fold, classifier, arm.name, seed, self.config, self.rules, self.out)
-            for number, fold in enumerate(self.folds)
-            for classifier in self.config.classifiers
-            for arm in self.arms
-            for seed in self.config.seeds
-        ]
-
-    @property
-    def waiting(self) -> list[Piece]:
-        """Those that are not done."""
-        return [piece for piece in self.pieces if not piece.path.is_file()]
-
-    @property
-    def outcomes(self) -> list[Outcome]:
-        """Of those that are done."""
-        return [Outcome.read(piece.path) for piece in self.pieces if piece.path.is_file()]
-
-    @property
-    def complete_seeds(self) -> list[int]:
-        """Seeds of which every piece is done: what may be judged after a budget ran out."""
-        missing = {piece.seed for piece in self.waiting}
-        return [seed for seed in self.config.seeds if seed not in missing]
-
-
-def chosen_arms(names: Sequence[str], *, oracle: bool = False) -> list[Arm]:
-    """The arms of these names, all where none is named; the oracle's where there is one.
-
-    Raises:
-        ConfigError: there is no such arm.
-    """
-    known = {arm.name: arm for arm in ARMS}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(
-            f"downstream.arms names {', '.join(map(repr, unknown))}",
-            allowed=", ".join(known),
-            do="correct the names",
-        )
-    arms = [known[name] for name in names] or list(ARMS)
-    return [arm for arm in arms if oracle or getattr(arm, "source", "") != "oracle"]
-
-
-def factor_of(dataset: Dataset, config: DownstreamConfig) -> str:
-    """The factor to predict; the last one where none is named."""
-    return config.factor or dataset.meta.space.names[-1]
-
-
-def start(experiment: Experiment, digests: Sequence[dict[str, Any]]) -> None:
-    """Verifies that finished pieces in the folder are of this experiment, and notes what it is.
-
-    Args:
-        experiment: What is compared; other seeds, arms and classifiers may be added later.
-        digests: Of each fold: its parts and its generator, plain JSON values.
-
-    Raises:
-        ConfigError: the folder's pieces are of other data, generators or settings.
-    """
-    config = experiment.config.model_dump(mode="json")
-    for name in ("seeds", "arms", "classifiers", "bootstrap"):  # these add pieces, change none
-        del config[name]
-    rules = json.loads(json.dumps(vars(experiment.rules), default=dict))
-    decided = {"folds": list(digests), "config": config, "rules": rules}
-    path = experiment.out / PLAN
-    if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if differing := [name for name, value in decided.items() if known.get(name) != value]:
-            raise ConfigError(
-                f"{experiment.out} holds pieces of another experiment: {', '.join(differing)} "
-                "differ",
-                allowed="the same data, generators and settings",
-                do="choose another --out, or remove the folder",
-            )
-        return
-    with replace_when_complete(path) as temporary:
-        temporary.write_text(json.dumps(decided, indent=1), encoding="utf-8")
-
-
-def run_pieces(
-    experiment: Experiment,
-    run: Run = map,
+def run_experiment(
+    train: Dataset,
+    test: Dataset,
+    config: DownstreamConfig,
+    rules: AugmentConfig,
+    synthetic: SyntheticSource,
     *,
-    budget: float | None = None,
+    seen: SeenPatients | None,
+    unsafe_no_groups: bool = False,
+    filtered: SyntheticSource | None = None,
     progress: Progress | None = None,
-) -> int:
-    """Does the pieces that are not done yet.
+) -> UsefulnessReport:
+    """Fits the classifier for each arm and seed and judges it on the test patients.
+
+    A validation part of the training patients is not fitted on: the rival of the synthetic arms,
+    the best arm without synthetic slices, is chosen on it, never on the test.
 
     Args:
-        experiment: What is compared.
-        run: Does them.
-        budget: Seconds after which no further piece is begun; None: all are done.
-        progress: Told of each piece.
-
-    Returns:
-        Pieces that are still to be done.
-
-    Raises:
-        FastGANAugError: a fold leaks, or a fit is impossible; finished pieces are kept.
-    """
-    begun, total = time.monotonic(), len(experiment.pieces)
-    waiting = experiment.waiting
-    done = total - len(waiting)
-
-    def in_time() -> Iterator[Piece]:
-        for piece in waiting:
-            if budget is not None and time.monotonic() - begun >= budget:
-                return
-            yield piece
-
-    for name in run(do_piece, in_time()):
-        done += 1
-        if progress is not None:
-            progress(name, done, total)
-    return total - done
-
-
-def do_piece(piece: Piece) -> str:
-    """Fits, predicts, and writes the outcome.
-
-    Returns:
-        What was done.
+        train: Real slices of the training patients, the ones the model saw.
+        test: Real slices of other patients.
+        config: Predicted factor, seeds, steps and the classifier's settings.
+        rules: Shift and flip rule of the classical augmentation.
+        synthetic: Source of synthetic slices, for example ``service_source``.
+        seen: The patients the model was trained on; None where nobody knows: then every verdict
+            is NO EVIDENCE.
+        unsafe_no_groups: Takes data without patients too; every verdict is then NO EVIDENCE.
+        filtered: Source through the version's filter, for the arms that want one.
+        progress: Told of each fit.
 
     Raises:
-        FastGANAugError: see ``fitted``.
+        LeakageError: training data or the model share a patient with the test, or synthetic
+            slices stand where real ones belong.
+        PseudonymKeysDiffer: the model's or a side's pseudonyms come from another key.
+        DataError: the data have no patients, or too few classes or slices.
     """
-    if not piece.path.is_file():
-        fitted(piece).write(piece.path)
-    return piece.name
-
-
-def fitted(piece: Piece) -> Outcome:
-    """Fits on the training part and predicts validation and test.
-
-    Raises:
-        ConfigError: no such arm.
-        DataError: too few classes, or a source's slices do not fit.
-        LeakageError: see ``Fold.check``.
-    """
-    begun = time.perf_counter()
-    fold = opened(piece.open)
-    factor = factor_of(fold.train, piece.config)
-    material = material_of(fold, factor, piece.rules)
-    (arm,) = chosen_arms([piece.arm], oracle=True)
-    fit = arm.prepare(material, piece.seed)
-    classifier = fit_classifier(
-        fit.images,
-        fit.labels,
-        len(material.classes),
-        FitSettings.of(piece.config),
-        seed=piece.seed,
-        class_weights=fit.class_weights,
-        augment=fit.augment,
-        sampling=fit.sampling,
+    factor = config.factor or train.meta.space.names[-1]
+    _check(train, test, factor, seen, unsafe_no_groups)
+    arms = arms_named(config.arms)
+    part, held = _validation_part(train, factor)
+    material = Material.of(part, factor, rules, synthetic, filtered)
+    validation, tested = (Part.of(p, factor, train) for p in (held, test))
+    tell = _Counter(progress, len(arms) * len(config.seeds))
+    outcomes = []
+    for arm in arms:
+        for seed in config.seeds:
+            tell(f"{arm.name}, seed {seed}")
+            outcomes.append(fit_and_predict(arm, material, validation, tested, config, seed))
+    truth = Truth(0, validation.labels, tested.labels, validation.patients, tested.patients)
+    settings = JudgeSettings(
+        bootstrap=config.bootstrap,
+        choose_synthetic=False,  # the generator saw all training patients
+        caveat=_caveat(train, test, seen),
+        notes=tuple(_notes(train, material, seen)),
+        provenance={
+            "factor": factor,
+            "train_digest": train.digest,
+            "test_digest": test.digest,
+            "train_slices": dict(zip(material.classes, material.counts.tolist(), strict=True)),
+            "steps": config.steps,
+            "batch": config.batch,
+        },
     )
-    sides = [part.images[part.labelled] for part in (fold.validation, fold.test)]
-    validation, test = (classifier.predict_proba(images) for images in sides)
-    added = fit.n_synthetic
-    return Outcome(
-        piece.number, piece.classifier, piece.arm, piece.seed, len(fit.images) - added, added,
-        time.perf_counter() - begun, validation, test,
-    )  # fmt: skip
+    return judge(outcomes, [truth], arms, material.classes, settings)
 
 
-@lru_cache(maxsize=1)
-def opened(open_fold: OpenFold) -> Fold:
-    """The fold, opened once for all its pieces in a row."""
-    return open_fold()
+def _caveat(train: Dataset, test: Dataset, seen: SeenPatients | None) -> str:
+    """Why nothing may be concluded; empty where all patients are known."""
+    if {train.meta.grouping, test.meta.grouping} != {BY_PATIENT}:
+        return NO_GROUPS
+    return UNCHECKED if seen is None else ""
 
 
-def material_of(fold: Fold, factor: str, rules: AugmentConfig) -> Material:
-    """What a fold's arms are prepared from.
+class _Counter:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
 
-    Raises:
-        DataError: fewer than two classes in the training part.
-    """
-    if len(np.unique(class_labels(fold.train, factor))) < 2:
+    def __call__(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what, self.done, self.total)
+        self.done += 1
+
+
+def _check(
+    train: Dataset, test: Dataset, factor: str, seen: SeenPatients | None, unsafe_no_groups: bool
+) -> None:
+    for name, part in (("training", train), ("test", test)):
+        if part.meta.grouping != BY_PATIENT and not unsafe_no_groups:
+            raise DataError(
+                f"the {name} data have no patients (grouping {part.meta.grouping!r}): nothing can "
+                "be claimed on them",
+                allowed="data whose rows carry their patients",
+                do="import the images again with a patient_id column; --unsafe-no-groups shows "
+                "the machinery at work, without a verdict",
+            )
+        if not part.labelled.any():
+            raise DataError(f"the {name} data have no labelled slice", do="add labelled slices")
+    if (train.meta.space, train.meta.size) != (test.meta.space, test.meta.size):
+        raise DataError("training and test data differ in factors or size", do="split one data set")
+    check_disjoint(train, test)
+    if bool(np.any(train.column("synthetic"))):
+        raise LeakageError(
+            "the training data hold synthetic slices",
+            allowed="real slices; synthetic ones come from the source",
+            do="keep the rows whose synthetic column is false",
+        )
+    shared = 0 if seen is None else seen.shared_with(test)
+    if shared:
+        raise LeakageError(
+            f"the model was trained on {shared} of the {len(test.patients)} test patients",
+            allowed="a model that saw training patients only",
+            do="train a model on the training part of this split",
+        )
+    if len(set(class_labels(train, factor))) < 2:
         raise DataError(
             f"the training data have fewer than two values of {factor!r}",
             allowed="two classes or more",
             do="predict another factor, or add slices",
         )
-    sources = fold.synthetic, fold.filtered, fold.oracle
-    return Material.of(fold.train, factor, rules, *sources)
 
 
-def seconds_per_piece(experiment: Experiment) -> float:
-    """Of finished pieces their median; otherwise a few steps of one are measured.
+def _notes(train: Dataset, material: Material, seen: SeenPatients | None) -> Iterator[str]:
+    """What a reader has to know."""
+    if seen is None:
+        yield "The patients the model saw are not known: leakage could not be checked."
+    elif not seen.digests <= set(train.patient_digests):
+        yield "The model saw patients beyond this training data (none of the test)."
+    absent = set(range(len(material.classes))) - set(material.labels.tolist())
+    for k in sorted(absent):
+        yield f"{material.classes[k]} has no training slice: no arm can learn it."
+
+
+def _validation_part(train: Dataset, factor: str) -> tuple[Dataset, Dataset | None]:
+    """What is fitted on, and the patients the rival is chosen on; none where they are too few."""
+    try:
+        part, held = split_by_patient(train, VALIDATION_FRACTION, seed=0, unsafe_no_groups=True)
+        if not held.labelled.any() or len(set(class_labels(part, factor))) < 2:
+            raise DataError("the training data are too few for a validation part")
+    except (DataError, ValueError) as error:
+        log.warning("no validation part: %s", error)
+        return train, None
+    return part, held
+
+
+def fit_and_predict(
+    arm: Arm,
+    material: Material,
+    validation: Part,
+    test: Part,
+    config: DownstreamConfig,
+    seed: int,
+    fold: int = 0,
+) -> Outcome:
+    """Fits one arm once and predicts both parts.
 
     Raises:
-        FastGANAugError: see ``fitted``.
+        DataError: too few classes or slices for the arm, or a source's slices do not fit.
     """
-    if known := [outcome.seconds for outcome in experiment.outcomes]:
-        return float(median(known))
-    piece = experiment.pieces[0]
-    opened(piece.open)
-    times = []
-    for steps in (1, 1 + TRIED_STEPS):
-        config = piece.config.model_copy(update={"steps": steps})
-        times.append(fitted(replace(piece, config=config)).seconds)
-    return times[0] + (times[1] - times[0]) / TRIED_STEPS * (piece.config.steps - 1)
+    start = time.perf_counter()
+    fit = arm.prepare(material, seed)
+    classes = len(material.classes)
+    classifier = _fitted(fit, classes, FitSettings.of(config), seed)
+    empty = np.zeros((0, classes), np.float32)
+    chances = [
+        classifier.predict_proba(part.images) if len(part.images) else empty
+        for part in (validation, test)
+    ]
+    n_real = 0 if arm.name == "synthetic alone" else len(material.labels)
+    seconds = time.perf_counter() - start
+    return Outcome(fold, CLASSIFIER, arm.name, seed, n_real, fit.n_synthetic, seconds, *chances)
 
 
-def truths_of(experiment: Experiment) -> list[Truth]:
-    """What the predictions of each fold are held against."""
-    found = []
-    for open_fold in experiment.folds:
-        fold = opened(open_fold)
-        found.append(Truth.of(fold, factor_of(fold.train, experiment.config)))
-    return found
+def _fitted(fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> Classifier:
+    """The classifier of an arm; all arms take equally many steps."""
+    start = None
+    if fit.pretraining is not None:
+        half = replace(settings, steps=max(1, settings.steps // 2))
+        settings = replace(settings, steps=max(1, settings.steps - half.steps))
+        start = _fitted(fit.pretraining, n_classes, half, seed)
+    return fit_classifier(
+        fit.images,
+        fit.labels,
+        n_classes,
+        settings,
+        seed=seed,
+        class_weights=fit.class_weights,
+        augment=fit.augment,
+        sampling=fit.sampling,
+        focal_gamma=fit.focal_gamma,
+        mixup_alpha=fit.mixup_alpha,
+        start=start,
+    )

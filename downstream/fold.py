@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downstream.arms import SyntheticSource
+from downstream.experiment import VALIDATION_FRACTION, Part
+from downstream.outcome import Truth
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients, patient_digest
 from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.data.split import check_disjoint, slices_of, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
-
-VALIDATION_FRACTION = 0.25
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,12 @@ def refuse_clashes(seen: SeenPatients, part: Dataset, name: str) -> None:
     )
 
 
+def truth_of(fold: Fold, factor: str) -> Truth:
+    """What the predictions of a fold are held against; codes stand for patients."""
+    validation, test = (Part.of(p, factor, fold.train) for p in (fold.validation, fold.test))
+    return Truth(fold.number, validation.labels, test.labels, validation.patients, test.patients)
+
+
 def patients_per_class(dataset: Dataset, factor: str) -> dict[str, int]:
     """``{value: patients with a labelled slice of it}``, values without any left out."""
     rows = dataset.labelled
@@ -172,7 +178,14 @@ def deal_patients(dataset: Dataset, factor: str, wanted: int, seed: int) -> list
     return [patients[fold_of == k] for k in range(folds)]
 
 
-def nested_fold(dataset: Dataset, test_patients: Sequence[str], number: int, seed: int) -> Fold:
+def nested_fold(
+    dataset: Dataset,
+    test_patients: Sequence[str],
+    number: int,
+    seed: int,
+    *,
+    unsafe_no_groups: bool = False,
+) -> Fold:
     """A fold whose validation patients are taken from those who are not tested.
 
     Args:
@@ -180,11 +193,14 @@ def nested_fold(dataset: Dataset, test_patients: Sequence[str], number: int, see
         test_patients: See ``deal_patients``.
         number: Of the fold.
         seed: Of the validation's split.
+        unsafe_no_groups: Takes data without patients.
 
     Raises:
         DataError: too few patients are left.
     """
     inside = np.isin(dataset.column("patient_id").astype(str), np.asarray(test_patients, np.str_))
     rest, test = dataset.take(~inside), dataset.take(inside)
-    train, validation = split_by_patient(rest, VALIDATION_FRACTION, seed)
+    train, validation = split_by_patient(
+        rest, VALIDATION_FRACTION, seed, unsafe_no_groups=unsafe_no_groups
+    )
     return Fold(number, train, validation, test)

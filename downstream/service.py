@@ -1,4 +1,4 @@
-"""Sources of synthetic slices: a running service, a checkpoint, or fresh real slices."""
+"""Sources of slices: a running service, a checkpoint that answers like one, fresh real slices."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fastgan_aug.balance import plan
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.errors import DataError, LeakageError
+from serving.request import FILTER
 
 
 class BatchAsker(Protocol):
@@ -31,20 +32,19 @@ class BatchAsker(Protocol):
         """The images that fill ``counts`` up to ``target``."""
 
 
-def asked_source(asker: BatchAsker, model: str, *, filtered: bool = False) -> SyntheticSource:
-    """Fills up by asking the service, or a checkpoint.
+def service_source(client: BatchAsker, model: str, *, filtered: bool = False) -> SyntheticSource:
+    """Adds slices by asking the service.
 
     Args:
-        asker: Open for as long as the source is used.
+        client: A client, or a checkpoint that answers like one, open for as long as the source
+            is used.
         model: A version's number rather than an alias, which may move between two requests.
-        filtered: Whether the version's own filter judges each slice.
+        filtered: Whether the version's filter judges them.
     """
 
-    def source(
-        present: Mapping[str, int], desired: Mapping[str, int], seed: int
-    ) -> SyntheticBatch:
-        return asker.request_balanced_batch(
-            present, desired, model=model, seed=seed, filter="default" if filtered else None
+    def source(counts: Mapping[str, int], target: Mapping[str, int], seed: int) -> SyntheticBatch:
+        return client.request_balanced_batch(
+            counts, target, model=model, seed=seed, filter=FILTER if filtered else None
         )
 
     return source
@@ -80,9 +80,7 @@ def oracle_source(fresh: Dataset, train: Dataset) -> SyntheticSource:
     if set(fresh.patients) & set(train.patients):
         raise LeakageError("the oracle's patients are in the training part", do="draw fresh ones")
 
-    def source(
-        present: Mapping[str, int], desired: Mapping[str, int], seed: int
-    ) -> SyntheticBatch:
+    def source(present: Mapping[str, int], desired: Mapping[str, int], seed: int) -> SyntheticBatch:
         agreed = plan(present, dict(desired), cells=names, training_counts=trained)
         random = np.random.default_rng([seed, len(fresh)])
         chosen: list[NDArray[np.int64]] = []

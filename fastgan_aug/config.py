@@ -170,26 +170,24 @@ class DownstreamConfig(_Section):
         factor: The factor to predict; None is the last one.
         folds: Outer folds, each with test patients and a generator of its own; never more than
             the rarest class has patients, so that a large number leaves one of each class out.
-        arms: Names of the arms that are compared; none named are all.
-        classifiers: Names, or import paths of a torch module or a scikit-learn estimator.
         seeds: One fit per arm and seed.
         steps: Optimiser steps of every fit, the same for all arms.
         batch: Slices per step.
         learning_rate: Peak of the one-cycle schedule.
         width: Feature maps of the classifier's first layer.
         bootstrap: Resamplings of the test patients for the intervals.
+        arms: Names of the arms that are compared (`downstream.arms`); none names the usual four.
     """
 
     factor: str | None = None
     folds: int = Field(4, ge=2)
-    arms: list[str] = Field(default_factory=list)
-    classifiers: list[str] = Field(default=["small-cnn"], min_length=1)
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
     steps: int = Field(400, ge=1)
     batch: int = Field(64, ge=2)
     learning_rate: float = Field(3e-3, gt=0)
     width: int = Field(16, ge=1)
     bootstrap: int = Field(1000, ge=100)
+    arms: list[str] = []
 
 
 def _gate() -> list[Rule]:

@@ -26,6 +26,7 @@ from fastgan_aug.gan.settings import NetworkConfig, TrainingConfig
 from fastgan_aug.gan.step import new_state
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.quality.sample_filter import fit_sample_filter
+from serving.generating import filter_of
 from serving.models import LoadedModel
 
 NETWORK = NetworkConfig(size=32, latent=8, embedding=8, generator_width=4, discriminator_width=4)
@@ -105,12 +106,18 @@ class FolderModels:
 
     def __init__(self, *folders: Path) -> None:
         self._loaded = {str(i): Synthesizer.load(f) for i, f in enumerate(folders, start=1)}
+        self._filters = {
+            version: filter_of(folder, self._loaded[version])
+            for version, folder in zip(self._loaded, folders, strict=True)
+        }
 
     def get(self, model: str) -> LoadedModel:
         version = "1" if model == "champion" else model
         if version not in self._loaded:
             raise ModelNotFound(f"no {model!r}", allowed="1", do="register one")
-        return LoadedModel(self._loaded[version], "toy", version, model, "run-7")
+        return LoadedModel(
+            self._loaded[version], "toy", version, model, "run-7", self._filters[version]
+        )
 
     def known(self, model: str) -> LoadedModel | None:
         try:

@@ -8,18 +8,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from downstream.arms import (
     ARMS,
+    FURTHER_ARMS,
+    Arm,
     Material,
+    arms_named,
     class_weights,
-    classical_augmentation,
+    filled_to,
     oversampling,
     real,
     request_counts,
     with_synthetic,
 )
+from downstream.augmentation import classical_augmentation
 from downstream.service import trained_patients
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig
@@ -37,13 +43,13 @@ class Batch:
 
 
 def replayed(train: Dataset, gain: float = 1.0) -> object:
-    """A source that fills each class with real training slices, dimmed by ``gain``."""
+    """A source that fills classes with real training slices, dimmed by ``gain``."""
     names = np.asarray([str(c) for c in train.cells])
 
-    def source(counts: Mapping[str, int], seed: int) -> Batch:
-        random, top, rows = np.random.default_rng(seed), max(counts.values()), list[int]()
+    def source(counts: Mapping[str, int], target: Mapping[str, int], seed: int) -> Batch:
+        random, rows = np.random.default_rng(seed), list[int]()
         for name, n in counts.items():
-            rows += random.choice(np.flatnonzero(names == name), top - n).tolist()
+            rows += random.choice(np.flatnonzero(names == name), target[name] - n).tolist()
         return Batch(train.images[rows] * np.float32(gain), names[rows].tolist())
 
     return source
@@ -114,7 +120,7 @@ def test_the_request_names_values_or_cells_where_values_are_shared(material: Mat
 )
 def test_a_wrong_batch_is_refused(material: Material, spoil, error) -> None:  # type: ignore[no-untyped-def]
     source = material.synthetic
-    bad = replace(material, synthetic=lambda counts, seed: spoil(source(counts, seed)))
+    bad = replace(material, synthetic=lambda *asked: spoil(source(*asked)))
     with pytest.raises(error):
         with_synthetic(bad, 0)
 
@@ -171,3 +177,76 @@ def test_trained_patients_follow_from_the_digest_or_are_unknown(toy: Dataset) ->
     for facts in ({"dataset": "another"}, {}):
         with pytest.raises(LeakageError, match="--tracking-uri"):
             trained_patients(facts, toy)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    st.one_of(st.none(), st.floats(0, 3)),
+)
+def test_classes_are_filled_like_water(present: list[int], ratio: float | None) -> None:
+    counts = {str(i): n for i, n in enumerate(present)}
+    wanted = filled_to(counts, ratio)
+    added = {name: wanted[name] - n for name, n in counts.items()}
+    assert min(added.values()) >= 0
+    if ratio is None:
+        assert set(wanted.values()) == {max(present)}
+        return
+    assert sum(added.values()) == round(ratio * sum(present))
+    filled = [wanted[name] for name, n in added.items() if n]
+    # Who was filled stands level, and nobody else stands lower.
+    assert not filled or max(filled) - min(wanted.values()) <= 1
+
+
+@pytest.mark.parametrize("arm", FURTHER_ARMS, ids=lambda arm: arm.name)
+def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: Material) -> None:
+    both = replace(material, filtered=material.synthetic)
+    fit = arm.prepare(both, 3)
+    assert fit.images.shape == (len(fit.labels), *material.images.shape[1:])
+    assert (fit.images.min(), fit.images.max()) >= (0, 0)
+    assert set(fit.labels.tolist()) == set(material.labels.tolist())
+    assert (fit.n_synthetic > 0) == arm.synthetic
+    again = arm.prepare(both, 3)
+    assert np.array_equal(fit.images, again.images)
+    if fit.augment is not None:  # also for slices that are not among the real ones
+        rows = torch.arange(len(fit.images) - 2, len(fit.images))
+        taken = torch.from_numpy(fit.images[rows])[:, None]
+        assert fit.augment(taken, rows, torch.Generator().manual_seed(0)).shape == taken.shape
+
+
+def test_smote_fills_every_class_with_mixtures(material: Material) -> None:
+    for arm in arms_named(["SMOTE"]):
+        counts = np.bincount(arm.prepare(material, 0).labels)
+        assert (counts == material.counts.max()).all()
+    lonely = replace(
+        material, images=material.images[59:62], labels=np.asarray([0, 1, 1]),
+        cells=np.asarray([0, 1, 1]),
+    )  # fmt: skip
+    with pytest.raises(DataError, match="two slices of every class"):
+        arms_named(["SMOTE"])[0].prepare(lonely, 0)
+
+
+def test_synthetic_alone_has_no_real_slice(material: Material) -> None:
+    (alone,) = (arm for arm in FURTHER_ARMS if arm.name == "synthetic alone")
+    fit = alone.prepare(material, 0)
+    assert fit.n_synthetic == len(fit.images) == 4 * material.counts.max()
+
+
+def test_filtered_slices_need_a_filter(material: Material) -> None:
+    (filtered,) = (arm for arm in FURTHER_ARMS if arm.name == "real + filtered synthetic")
+    with pytest.raises(DataError, match="no filtered source"):
+        filtered.prepare(material, 0)
+
+
+def test_arms_are_named() -> None:
+    assert arms_named([]) == ARMS
+    assert [arm.name for arm in arms_named(["mixup", "real + synthetic"])] == [
+        "mixup", "real + synthetic",
+    ]  # fmt: skip
+    for names, why in (
+        (["real", "magic"], "magic"),
+        (["real", "real"], "twice"),
+        (["synthetic alone"], "no arm without synthetic"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            arms_named(names)

@@ -315,3 +315,22 @@ def test_the_command_refuses_data_without_patients(
     told = [line for line in result.output.splitlines() if line.strip()]
     assert "proves nothing" in told[1], "right below the line that names the model"
     assert "proves nothing" in json.loads((tmp_path / "out/downstream.json").read_text())["caveat"]
+
+
+@pytest.mark.parametrize("name", ["focal loss", "mixup", "synthetic, then real", "synthetic alone"])
+def test_every_arm_takes_the_same_steps(
+    parts: tuple[Dataset, Dataset], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    fit = experiment.fit_classifier
+
+    def counted(*arguments: object, **options: object) -> object:
+        taken.append(arguments[3].steps)  # type: ignore[attr-defined]
+        return fit(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(experiment, "fit_classifier", counted)
+    config = QUICK.model_copy(update={"arms": ["real", name], "seeds": [0], "steps": 31})
+    report = experiment_on(*parts, config=config)
+    own = taken[-(2 if "then" in name else 1) :]
+    assert sum(own) == 31
+    assert report.arms[1].macro_f1.value > 0.3  # it learns: chance gives 0.25 at most

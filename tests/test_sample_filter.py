@@ -10,18 +10,33 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from served import TWO_COUNTS, TWO_FACTORS, filtered_checkpoint, lineage, tiny_checkpoint
+from served import (
+    TWO_COUNTS,
+    TWO_FACTORS,
+    FolderModels,
+    InProcess,
+    filtered_checkpoint,
+    lineage,
+    tiny_checkpoint,
+)
 from toy import toy_dataset
 
+from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import REASONS
+from fastgan_aug.engines import local
+from fastgan_aug.engines.job import FitJob
 from fastgan_aug.errors import BalanceError, CheckpointError, DataError, LeakageError
+from fastgan_aug.gan.checkpoint import FILTER, checkpoints, read_meta
 from fastgan_aug.quality.sample_filter import ACCEPTED, SampleFilter, fit_sample_filter
 from serving.batch import BalancedBatch
+from serving.bulk import sample_into
+from serving.client import Client
 from serving.generating import chunks, filter_of
 from serving.models import LoadedModel
 from serving.offline import OfflineClient
 from serving.protocol import ATTEMPTS, OUTCOME, Chunk, sample_seed
+from serving.server.app import create_app
 from serving.server.places import places
 from serving.server.scheduler import Scheduler
 
@@ -250,3 +265,46 @@ def test_a_version_without_a_filter_says_so(tmp_path: Path) -> None:
         bare.request_balanced_batch(COUNTS, filter="default")
     with pytest.raises(BalanceError, match="filter is 'best'"):
         bare.request_balanced_batch(COUNTS, filter="best")
+
+
+def test_over_http_it_is_the_same_answer_page_by_page(
+    checkpoint: Path, batch: BalancedBatch
+) -> None:
+    app = create_app(FolderModels(checkpoint), most_images=50)
+    with Client(transport=InProcess(app)) as client:
+        served = client.request_balanced_batch(COUNTS, 60, seed=3, filter="default")
+        parts = list(client.iter_batches(COUNTS, 60, batch_size=64, seed=3, filter="default"))
+    assert np.array_equal(served.images, batch.images)
+    assert served.outcome == batch.outcome
+    assert sum(map(len, parts)) == len(batch)
+    with Client(transport=InProcess(create_app(FolderModels(checkpoint)))) as client:
+        assert client.model("1")["filter"] == batch.provenance.filter
+
+
+def test_shards_in_bulk_hold_the_same_images(
+    checkpoint: Path, client: OfflineClient, batch: BalancedBatch, tmp_path: Path
+) -> None:
+    header = client.plan(COUNTS, 60, seed=3, filter="default")
+    done = list(sample_into(tmp_path / "out", header, checkpoint, map))
+    assert done[-1] == header.plan.total_generate
+    again = BalancedBatch.read(tmp_path / "out" / "part-00000.parquet")
+    assert np.array_equal(again.images, batch.images)
+    assert again.outcome == batch.outcome
+
+
+def test_a_fit_keeps_its_filter_in_every_checkpoint(tmp_path: Path) -> None:
+    """And the same one when it goes on; a version without one has none."""
+    config = Config.of(
+        {
+            "name": "toy", "data": {"test_fraction": 0},
+            "network": {"size": 32, "latent": 8, "embedding": 8, "generator_width": 4,
+                        "discriminator_width": 4},
+            "training": {"images": 32, "batch": 8, "checkpoint_every": 16, "keep": 2},
+            "selection": {"filter": True, "samples": 0}, "engine": {"kind": "local", "workers": 1},
+        }
+    )  # fmt: skip
+    result = local.fit(FitJob(config, toy_dataset(tmp_path), tmp_path / "run"), lambda *_: None)
+    found = [read_meta(folder).files[FILTER] for folder in checkpoints(tmp_path / "run")]
+    assert len(found) == 2
+    assert len(set(found)) == 1
+    assert OfflineClient(result.checkpoint).model()["filter"] == found[0]

@@ -13,9 +13,13 @@ from downstream.scores import (
     Estimate,
     balanced_accuracy,
     confusions,
+    detectable,
     estimate,
+    holm,
     macro_f1,
+    p_value,
     patient_draws,
+    ranking,
     recalls,
     resample,
     verdict,
@@ -130,3 +134,60 @@ def test_the_verdict(low: float, high: float, patients: list[int], seeds: int, w
     found, why = verdict(Estimate((low + high) / 2, low, high), patients, seeds)
     assert found == word
     assert why
+
+
+def test_many_arms_are_counted() -> None:
+    """Holm 1979, by hand: 3 x 0.01, 2 x 0.02, 1 x 0.03, none below the one before."""
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([]) == []
+    found, why = verdict(Estimate(0.05, 0.01, 0.09), [9, 9], 5, p=0.08)
+    assert found == "NO EVIDENCE"
+    assert "Holm" in why
+
+
+def test_no_effect_among_eight_arms_is_seldom_called_one() -> None:
+    """The word is HELPS in at most 5 % of simulated reports, whichever of the arms says it."""
+    random, called, runs, arms = np.random.default_rng(0), 0, 200, 8
+    for _ in range(runs):
+        shared = random.normal(0, 0.02, (arms, 1))  # what the test patients happened to give
+        drawn = shared + random.normal(0, 0.02, (arms, 1000))
+        adjusted = holm([p_value(d) for d in drawn])
+        words = [
+            verdict(estimate(float(s), d), [30, 30], 5, p)[0]
+            for s, d, p in zip(shared[:, 0], drawn, adjusted, strict=True)
+        ]
+        called += "HELPS" in words
+    assert called <= 0.05 * runs + 2 * np.sqrt(0.05 * 0.95 * runs)
+    assert called <= 0.08 * runs
+
+
+@pytest.mark.parametrize("arms", [1, 8])
+def test_a_gain_is_found_with_the_power_that_is_stated(arms: int) -> None:
+    random, error, found, runs = np.random.default_rng(1), 0.02, 0, 400
+    gain = detectable(random.normal(0, error, 4000), arms)
+    assert gain is not None
+    for _ in range(runs):
+        true = np.zeros(arms)
+        true[0] = gain
+        seen = random.normal(true, error)
+        drawn = seen[:, None] + random.normal(0, error, (arms, 2000))
+        found += holm([p_value(d) for d in drawn])[0] < 0.05
+    assert found / runs == pytest.approx(0.8, abs=0.07)
+
+
+def test_probabilities_that_rank_and_are_true() -> None:
+    random = np.random.default_rng(0)
+    chances = random.dirichlet(np.ones(3), 20_000).astype(np.float32)
+    truth = np.asarray([random.choice(3, p=row / row.sum()) for row in chances.astype(float)])
+    found = ranking(truth, chances)
+    assert found is not None
+    assert found.ece < 0.02  # drawn from the probabilities themselves
+    assert found.auroc > 0.7
+    blind = ranking(truth, np.full((20_000, 3), 1 / 3, np.float32))
+    assert blind is not None
+    assert blind.auroc == pytest.approx(0.5)
+    assert blind.auprc == pytest.approx(1 / 3, abs=0.02)
+    oversure = ranking(truth, np.eye(3, dtype=np.float32)[chances.argmax(axis=1)])
+    assert oversure is not None
+    assert oversure.ece > 0.2
+    assert ranking(np.zeros(5, np.int64), chances[:5]) is None

@@ -33,6 +33,10 @@ Example:
 """
 
 
+# Of the table that is printed; the files have them.
+HIDDEN = ("balanced accuracy", "AUROC", "AUPRC", "calibration error", "s/fit", "verdict")
+
+
 def register_commands(app: typer.Typer) -> None:
     """Adds ``downstream``."""
     app.command("downstream", help=EXAMPLE)(downstream_command)
@@ -68,9 +72,11 @@ def downstream_command(
         console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
         patients = _model_patients(facts, train, tracking_uri or settings.tracking.uri)
         source = service_source(client, version)
+        filtered = service_source(client, version, filtered=True) if facts.get("filter") else None
         report = compare_arms(
-            train, test, settings, source, patients, console, unsafe_no_groups=unsafe_no_groups
-        )
+            train, test, settings, source, patients, console, filtered=filtered,
+            unsafe_no_groups=unsafe_no_groups,
+        )  # fmt: skip
     print_report(report, console)
     write_report(report, out)
     console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.png'}", markup=False)
@@ -134,6 +140,7 @@ def compare_arms(
     patients: SeenPatients | None,
     console: Console,
     *,
+    filtered: SyntheticSource | None = None,
     unsafe_no_groups: bool = False,
 ) -> UsefulnessReport:
     """Runs the experiment under a progress bar.
@@ -145,6 +152,7 @@ def compare_arms(
         source: Of synthetic slices.
         patients: Those the model saw, None where nobody knows.
         console: Shows the bar.
+        filtered: Source through the version's filter, where it has one.
         unsafe_no_groups: Whether data without patients are taken.
     """
     from downstream.experiment import run_experiment
@@ -159,6 +167,7 @@ def compare_arms(
             settings.augment,
             source,
             seen=patients,
+            filtered=filtered,
             unsafe_no_groups=unsafe_no_groups,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
@@ -173,7 +182,7 @@ def print_report(report: UsefulnessReport, console: Console) -> None:
     if report.caveat:
         console.print(report.caveat, style="bold red", markup=False)
     rows = usefulness_table(report)
-    shown = [name for name in rows[0] if name not in ("balanced accuracy", "s/fit", "verdict")]
+    shown = [name for name in rows[0] if name not in HIDDEN]
     table = Table(
         *shown, box=None, title=f"{report.factor} of {sum(report.test_slices)} test slices"
     )
@@ -182,6 +191,10 @@ def print_report(report: UsefulnessReport, console: Console) -> None:
     console.print(table)
     for c in report.comparisons:
         console.print(f"{c.arm} against {c.rival}: [bold]{c.verdict}[/], {c.reason}.")
+        if c.detectable is not None:
+            console.print(
+                f"  a true gain of {c.detectable:.3f} would have been found with a power of 0.8"
+            )
     for note in report.notes:
         console.print(f"note: {note}", markup=False)
 

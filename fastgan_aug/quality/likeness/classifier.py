@@ -157,6 +157,9 @@ def fit_classifier(
     class_weights: NDArray[np.float32] | None = None,
     augment: Augment | None = None,
     sampling: NDArray[np.float64] | None = None,
+    focal_gamma: float = 0.0,
+    mixup_alpha: float = 0.0,
+    start: Classifier | None = None,
 ) -> Classifier:
     """Fits the classifier by cross-entropy; the same arguments give the same weights.
 
@@ -173,6 +176,10 @@ def fit_classifier(
         augment: Applied to each batch.
         sampling: (N,) probabilities with which a slice is drawn, with replacement. By default
             every slice once per pass.
+        focal_gamma: Exponent of the focal loss (Lin et al. 2017, Eq. 4); 0 is cross-entropy.
+        mixup_alpha: Of the Beta distribution of mixtures of two slices of a batch and of their
+            labels (Zhang et al. 2018); 0 mixes nothing.
+        start: A classifier whose weights are taken to begin with; None draws them.
 
     Raises:
         DataError: images or labels do not fit each other, or a label is out of range.
@@ -193,6 +200,9 @@ def fit_classifier(
             float(images.mean()),
             float(images.std()) + 1e-6,
         )
+        if start is not None:
+            network.load_state_dict(start.network.state_dict())
+            network.mean, network.std = start.network.mean, start.network.std
         optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=1e-2, foreach=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, _one_cycle(settings.steps, settings.learning_rate)
@@ -200,12 +210,42 @@ def fit_classifier(
         network.train()
         for row in rows:
             taken = pixels[row] if augment is None else augment(pixels[row], row, random)
-            loss = functional.cross_entropy(network(taken), targets[row], weights)
+            if mixup_alpha:
+                loss = _mixed_loss(network, taken, targets[row], weights, mixup_alpha, random)
+            else:
+                loss = _loss(network(taken), targets[row], weights, focal_gamma)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     return Classifier(network.eval(), images.shape[1])
+
+
+def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None, gamma: float) -> Tensor:
+    """Cross-entropy, or the focal loss: each slice's times (1 - p)^gamma."""
+    if not gamma:
+        return functional.cross_entropy(logits, targets, weights)
+    each = functional.cross_entropy(logits, targets, weights, reduction="none")
+    sure = logits.softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    return ((1 - sure) ** gamma * each).mean()
+
+
+def _mixed_loss(
+    network: SmallCNN,
+    images: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    alpha: float,
+    random: torch.Generator,
+) -> Tensor:
+    """Of mixtures of each slice with another of its batch, by both labels."""
+    # A Beta(a, a) draw is the share of one of two Gamma(a) draws.
+    gammas = torch._standard_gamma(torch.full((2,), alpha), generator=random)
+    share = float(gammas[0] / gammas.sum().clamp_min(1e-12))
+    other = torch.randperm(len(images), generator=random)
+    logits = network(share * images + (1 - share) * images[other])
+    own = functional.cross_entropy(logits, targets, weights)
+    return share * own + (1 - share) * functional.cross_entropy(logits, targets[other], weights)
 
 
 def _tensor(images: NDArray[np.float32]) -> Tensor:

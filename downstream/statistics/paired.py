@@ -1,0 +1,143 @@
+"""Tests of paired differences over folds: whose mean is not 0, and what could have been seen.
+
+A fold brings a training set of its own, and training sets are the larger noise: slices or patients
+of the test, however many, do not tell it. So the folds are what is counted. Their means over the
+seeds hold every source of noise: training set, generator, seeds, test patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.05
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A mean difference, its t interval and its test against 0.
+
+    Attributes:
+        value: Mean difference.
+        se: Its standard error; 0 where nothing varied.
+        df: Degrees of freedom of ``se``.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        p: Two-sided, not adjusted; 1 where nothing varied, since nothing can be told then.
+    """
+
+    value: float
+    se: float
+    df: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Covariance of several mean differences, which all arms' tests share.
+
+    Attributes:
+        covariance: (K, K).
+        df: (K,) degrees of freedom of the variances.
+    """
+
+    covariance: NDArray[np.float64]
+    df: NDArray[np.float64]
+
+
+def over_folds(differences: NDArray[np.float64], test_over_train: float | None) -> Precision:
+    """Of means over folds: the plain t test's, or the corrected resampled t test's.
+
+    Independent replicates: S / F, with S the sample covariance. Overlapping training sets make the
+    folds' differences depend on each other: (1 / F + n2 / n1) S (Nadeau and Bengio 2003, section
+    3.3), which takes the correlation of two folds for n2 / (n1 + n2). Where training sets matter
+    more than that, it is too narrow; ``benchmarks.verdict`` shows how much.
+
+    Args:
+        differences: (F, K) per fold; two folds or more.
+        test_over_train: n2 / n1, test over training slices; None where the folds are independent.
+    """
+    n = len(differences)
+    covariance = np.atleast_2d(np.cov(differences, rowvar=False, ddof=1))
+    factor = 1 / n + (test_over_train or 0.0)
+    return Precision(factor * covariance, np.full(covariance.shape[0], n - 1.0))
+
+
+def within_fold(
+    by_seed: NDArray[np.float64], resampled: NDArray[np.float64], n_patients: int
+) -> Precision:
+    """Of one fold: seeds and test patients vary, the training set and its generator do not.
+
+    The degrees of freedom are Satterthwaite's.
+
+    Args:
+        by_seed: (S, K) differences.
+        resampled: (R, K) means over the seeds, test patients resampled.
+        n_patients: Test patients of the rarest class: the interval is no better known than they.
+    """
+    seeds = len(by_seed)
+    of_patients = np.atleast_2d(np.cov(resampled, rowvar=False, ddof=1))
+    of_seeds = np.zeros_like(of_patients)
+    if seeds > 1:
+        of_seeds = np.atleast_2d(np.cov(by_seed, rowvar=False, ddof=1)) / seeds
+    one, two = np.diag(of_patients), np.diag(of_seeds)
+    spread = one**2 / max(n_patients - 1, 1) + two**2 / max(seeds - 1, 1)
+    df = np.where(spread > 0, (one + two) ** 2 / np.where(spread > 0, spread, 1), 1.0)
+    return Precision(of_patients + of_seeds, df)
+
+
+def paired_test(value: float, se: float, df: float) -> PairedTest:
+    """The t test of a mean difference."""
+    from scipy.stats import t
+
+    if se <= 0:
+        return PairedTest(value, 0.0, df, value, value, 1.0)
+    margin = float(t.ppf(1 - LEVEL / 2, df)) * se
+    p = float(2 * t.sf(abs(value) / se, df))
+    return PairedTest(value, se, df, value - margin, value + margin, p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P values adjusted for their number (Holm 1979); none for none."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(v) for v in multipletests(p, method="holm")[1]] if len(p) else []
+
+
+def power(gain: float, se: float, df: float, tests: int) -> float:
+    """How often such a test finds a true gain of this size, [0, 1].
+
+    Args:
+        gain: True mean difference.
+        se: Standard error of the difference.
+        df: Its degrees of freedom.
+        tests: Arms that are tested: the strictest level of Holm's procedure is 0.05 / tests.
+    """
+    from scipy.stats import nct, t
+
+    if se <= 0:
+        return 0.0
+    return float(nct.sf(t.ppf(1 - LEVEL / (2 * tests), df), df, gain / se))
+
+
+def detectable(se: float, df: float, tests: int) -> float | None:
+    """The smallest true gain that such a test finds with a power of 0.8; None where nothing varied.
+
+    Args:
+        se: Standard error of the difference.
+        df: Its degrees of freedom.
+        tests: Arms that are tested.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import t
+
+    if se <= 0:
+        return None
+    top = 4.0 * float(t.ppf(1 - LEVEL / (2 * tests), df) + t.ppf(POWER, df))
+    return se * float(brentq(lambda ncp: power(ncp, 1.0, df, tests) - POWER, 0.0, top))
