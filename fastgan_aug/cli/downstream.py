@@ -22,14 +22,23 @@ if TYPE_CHECKING:
 
 EXAMPLE = """Compare a classifier fitted with and without synthetic slices, on patients of its own.
 
-The data set is split by patient as the configuration says, so give the one the model was trained
-with. A model that saw a test patient is refused: its checkpoint in MLflow tells which it saw.
-Without --tracking-uri only a model trained on exactly this training part is taken. Data without
-patients prove nothing: they are refused, or with --unsafe-no-groups run without a verdict.
+Nested by patient: each fold has a generator of its own, fitted on its training patients alone and
+kept whatever the gate says. Every piece that is finished is kept under --out: a command that was
+ended goes on where it was. Data without patients prove nothing: they are refused, or with
+--unsafe-no-groups run without a verdict.
 
-Example:
+With --url the version that a service serves is judged instead. The data set is split by patient as
+the configuration says, so give the one the model was trained with. A model that saw a test patient
+is refused: its checkpoint in MLflow tells which it saw.
+Without --tracking-uri only a model trained on exactly this training part is taken.
 
-  fastgan-aug downstream --data phantom.parquet --tracking-uri http://127.0.0.1:5000
+Examples:
+
+  fastgan-aug downstream --data phantom.parquet --config demo --dry-run
+
+  fastgan-aug downstream --data phantom.parquet --config demo --budget 60
+
+  fastgan-aug downstream --data phantom.parquet --url http://127.0.0.1:8000 --tracking-uri URI
 """
 
 
@@ -44,7 +53,10 @@ def register_commands(app: typer.Typer) -> None:
 
 def downstream_command(
     data: Annotated[Path, typer.Option(help="Data set (Parquet).")],
-    url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
+    url: Annotated[
+        str | None,
+        typer.Option(help="A service whose version is judged. [default: a generator per fold]"),
+    ] = None,
     model: Annotated[str, typer.Option(help="Alias or version.")] = "champion",
     tracking_uri: Annotated[
         str | None,
@@ -56,15 +68,50 @@ def downstream_command(
         bool,
         typer.Option("--unsafe-no-groups", help="Take data without patients: proves nothing."),
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Pieces at once. [default: one for each core]")
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Ray workers instead of processes.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Minutes after which no further piece is begun.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
-    """Compares the arms and writes table, plot and JSON."""
-    from downstream.service import service_source
+    """Compares the arms and writes the report."""
+    from fastgan_aug.cli.fits import usable_cores
+    from fastgan_aug.cli.nested_command import Nested, run_nested
+    from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import load_config
+
+    console, settings = Console(), load_config(config)
+    if url is not None:
+        _judge_served(data, settings, url, model, tracking_uri, out, unsafe_no_groups, console)
+        return
+    sigterm_as_ctrl_c()
+    asked = Nested(
+        data.resolve(), settings, out.resolve(), workers or usable_cores(), ray,
+        None if budget is None else 60 * budget, tracking_uri, unsafe_no_groups,
+    )  # fmt: skip
+    if (report := run_nested(asked, console, dry_run=dry_run)) is not None:
+        print_report(report, console)
+        write_report(report, out)
+
+
+def _judge_served(
+    data: Path,
+    settings: Config,
+    url: str,
+    model: str,
+    tracking_uri: str | None,
+    out: Path,
+    unsafe_no_groups: bool,
+    console: Console,
+) -> None:
+    """One fold, whose generator is a version that is served."""
+    from downstream.service import service_source
     from fastgan_aug.data.dataset import Dataset
     from serving.client import Client
 
-    console = Console()
-    settings = load_config(config)
     train, test = _split(Dataset.read(data), settings, unsafe_no_groups)
     with Client(url) as client:
         facts = client.model(model)

@@ -36,8 +36,8 @@ class NestedParts:
             DataError: too few patients, or data without any.
             LeakageError: see ``Fold.check``.
         """
+        from downstream.classifier_pieces import factor_of
         from downstream.fold import deal_patients, nested_fold
-        from downstream.pieces import factor_of
 
         dataset, seed = read_kept(self.data, self.config), self.config.data.split_seed
         factor = factor_of(dataset, self.config.downstream)
