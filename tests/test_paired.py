@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from downstream.statistics.paired import (
@@ -55,6 +56,12 @@ def test_many_arms_are_counted() -> None:
     """Holm 1979, by hand: 3 x 0.01, 2 x 0.02, 1 x 0.03, none below the one before."""
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([]) == []
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_is_statsmodels(p: list[float]) -> None:
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])

@@ -11,7 +11,7 @@ from downstream.statistics.bootstrap import Estimate
 from downstream.statistics.paired import PairedTest
 from downstream.verdict import verdict
 
-RUNS = 40
+RUNS = 25
 
 
 def word(
@@ -47,21 +47,21 @@ def test_the_luck_of_the_best_rival_is_not_the_arms_harm() -> None:
     assert word(0.01, 0.05, n_rivals=6) == "HELPS"
 
 
-@pytest.mark.parametrize(("folds", "overlapping"), [(5, False), (5, True)])
-def test_no_effect_among_eight_arms_is_seldom_called_one(folds: int, overlapping: bool) -> None:
-    """`python -m benchmarks.verdict` in small: 2 of 40 runs are 5 %."""
-    world = World(folds=folds, overlapping=overlapping, seeds=3, patients=50)
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_no_effect_among_eight_arms_is_seldom_called_one(overlapping: bool) -> None:
+    """`python -m benchmarks.verdict` in small."""
+    world = World(folds=3, overlapping=overlapping, seeds=3, patients=30)
     found = run_case(Case("", world, 8), RUNS)
     assert sum(found.helps) <= 2
-    assert sum(found.harms) <= 4
+    assert sum(found.harms) <= 3
 
 
 def test_a_gain_of_five_points_is_found_as_often_as_is_stated() -> None:
-    world = World(folds=8, seeds=3, patients=60)
-    shifts = [shift_of_gain(world, gain, runs=8) for gain in (GAIN, GAIN / SHARE)]
+    world = World(folds=7, seeds=3, patients=50)
+    shifts = [shift_of_gain(world, gain, runs=6) for gain in (GAIN, GAIN / SHARE)]
     found = run_case(Case("", world, 1, planted=True), RUNS, *shifts)
     rate, claimed = np.mean(found.found), np.mean(found.claimed)
-    assert 0.4 < claimed < 0.99
+    assert 0.3 < claimed < 0.99
     assert abs(rate - claimed) <= 3 * np.sqrt(claimed * (1 - claimed) / RUNS)
     assert np.mean(found.held) >= 0.85
     known = [share for share in found.shares if np.isfinite(share)]
