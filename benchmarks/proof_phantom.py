@@ -8,14 +8,18 @@ the same for all settings of a replicate, so that the settings can be compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+from downstream.fold import Fold
+from downstream.service import oracle_source
+from fastgan_aug.cli.nested import with_generator
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.phantom.population import TABLE_1, PhantomConfig, make_phantom
 from fastgan_aug.data.schema import OWN_COLUMNS
+from fastgan_aug.data.split import check_disjoint
 
 FACTOR = "pattern"
 RAREST = "bilateral"
@@ -118,6 +122,38 @@ class Replicate:
 
     def _seed(self) -> int:
         return FIRST_SEED + 100 + 10 * list(SETTINGS).index(self.setting) + self.number
+
+
+@dataclass(frozen=True)
+class OpenReplicate:
+    """Opens a replicate with its generator and its oracle.
+
+    Attributes:
+        replicate: Which.
+        checkpoint: Of its generator.
+        order: Number of the fold that it is.
+    """
+
+    replicate: Replicate
+    checkpoint: Path
+    order: int
+
+    def __call__(self) -> Fold:
+        """The replicate as a fold, checked.
+
+        Raises:
+            LeakageError: see ``Fold.check``.
+        """
+        train, validation = self.replicate()
+        test, fresh = (
+            Dataset.read(path) for path in (self.replicate.test_path, self.replicate.oracle_path)
+        )
+        fold = with_generator(Fold(self.order, train, validation, test), self.checkpoint)
+        fold = replace(fold, oracle=oracle_source(fresh, train))
+        fold.check()
+        for part in (validation, test):
+            check_disjoint(fresh, part)
+        return fold
 
 
 def _phantom(counts: Mapping[str, int], seed: int) -> PhantomConfig:

@@ -169,13 +169,14 @@ def _judgement(
     precision = _precision(table, rival, settings.independent)
     tests = {arm.name: _test(table, precision, arm.name, rival) for arm in arms}
     synthetic = [arm for arm in arms if arm.source == "synthetic"]
+    n_rivals = sum(arm.source == "real" for arm in arms)
     adjusted = holm([tests[arm.name].p for arm in synthetic])
     comparisons = []
     for arm, p in zip(synthetic, adjusted, strict=True):
         test = tests[arm.name]
         apart = table.arms[arm.name].resampled[:, 0] - table.arms[rival].resampled[:, 0]
         bootstrap = estimate(test.value, apart)
-        word, why = verdict(test, p, bootstrap, patients, len(table.seeds))
+        word, why = verdict(test, p, bootstrap, patients, len(table.seeds), n_rivals)
         if settings.caveat:
             word, why = "NO EVIDENCE", settings.caveat
         comparisons.append(

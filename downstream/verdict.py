@@ -21,6 +21,7 @@ def verdict(
     bootstrap: Estimate,
     patients_per_class: Sequence[int],
     n_seeds: int,
+    n_rivals: int = 1,
 ) -> tuple[Verdict, str]:
     """What a paired difference in macro-F1 against the rival allows to say.
 
@@ -32,6 +33,8 @@ def verdict(
         bootstrap: The same difference, resampled at both levels.
         patients_per_class: Test patients with a slice of each class.
         n_seeds: Fits of each arm in each fold.
+        n_rivals: Arms that the rival is the best of. Among equal ones it is the luckiest, which
+            makes HELPS rarer and HARMS more frequent: HARMS must hold against any (Bonferroni).
 
     Returns:
         The word, and why.
@@ -44,6 +47,11 @@ def verdict(
     shown = f"the interval of the difference lies {side} 0"
     if p >= LEVEL:
         return "NO EVIDENCE", f"{shown}, but with all arms counted p is {p:.2g} (Holm)"
+    if test.value < 0 and p * n_rivals >= LEVEL:
+        return "NO EVIDENCE", (
+            f"{shown}, but the rival is the best of {n_rivals}, which may be its luck "
+            f"(p = {min(1.0, p * n_rivals):.2g})"
+        )
     if bootstrap.low <= 0 <= bootstrap.high:
         return "NO EVIDENCE", f"{shown}, but not when folds, seeds and test patients are resampled"
     few = min(patients_per_class)

@@ -217,7 +217,8 @@ def command(toy: Dataset, folder: Path, fraction: float = 0.4, *more: str):  # t
     (folder / "toy.toml").write_text(CONFIG.format(fraction=fraction))
     app = typer.Typer()
     register_commands(app)
-    words = ["--data", folder / "toy.parquet", "--config", folder / "toy.toml", "--out"]
+    words = ["--url", "http://127.0.0.1:8000", "--data", folder / "toy.parquet"]
+    words += ["--config", folder / "toy.toml", "--out"]
     return CliRunner().invoke(app, [*map(str, words), str(folder / "out"), *more])
 
 

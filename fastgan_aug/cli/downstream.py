@@ -13,8 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from downstream.arms import SyntheticSource
-    from downstream.report import UsefulnessReport
+    from downstream.report import Judgement, UsefulnessReport
     from fastgan_aug.config import Config
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.data.pseudonyms import SeenPatients
@@ -77,9 +80,9 @@ def downstream_command(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
-    """Compares the arms and writes the report."""
+    """Compares the arms and writes the page and JSON."""
     from fastgan_aug.cli.fits import usable_cores
-    from fastgan_aug.cli.nested_command import Nested, run_nested
+    from fastgan_aug.cli.nested_command import Nested, record_found, run_nested
     from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import load_config
 
@@ -92,9 +95,11 @@ def downstream_command(
         data.resolve(), settings, out.resolve(), workers or usable_cores(), ray,
         None if budget is None else 60 * budget, tracking_uri, unsafe_no_groups,
     )  # fmt: skip
-    if (report := run_nested(asked, console, dry_run=dry_run)) is not None:
-        print_report(report, console)
-        write_report(report, out)
+    if (found := run_nested(asked, console, dry_run=dry_run)) is not None:
+        print_report(found.report, console)
+        write_report(found.report, out, found.images)
+        record_found(asked, found)
+        console.print(f"written: {out / 'downstream.html'}", markup=False, soft_wrap=True)
 
 
 def _judge_served(
@@ -125,8 +130,8 @@ def _judge_served(
             unsafe_no_groups=unsafe_no_groups,
         )  # fmt: skip
     print_report(report, console)
-    write_report(report, out)
-    console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.png'}", markup=False)
+    write_report(report, out, {0: test.images[test.labelled]})
+    console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.html'}", markup=False)
 
 
 def _split(dataset: Dataset, settings: Config, unsafe_no_groups: bool) -> tuple[Dataset, Dataset]:
@@ -223,39 +228,49 @@ def compare_arms(
 
 
 def print_report(report: UsefulnessReport, console: Console) -> None:
-    """Prints the arms' table, the verdicts and the notes."""
-    from downstream.report import usefulness_table
-
+    """Prints the arms' tables, the verdicts and the notes."""
     if report.caveat:
         console.print(report.caveat, style="bold red", markup=False)
-    rows = usefulness_table(report)
+    for judgement in report.judgements:
+        _print_judgement(judgement, sum(report.test_slices), console)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _print_judgement(judgement: Judgement, test_slices: int, console: Console) -> None:
+    from downstream.report import usefulness_table
+
+    rows = usefulness_table(judgement)
     shown = [name for name in rows[0] if name not in HIDDEN]
-    table = Table(
-        *shown, box=None, title=f"{report.factor} of {sum(report.test_slices)} test slices"
-    )
+    table = Table(*shown, box=None, title=f"{judgement.classifier}, {test_slices} test slices")
     for row in rows:
         table.add_row(*(row[name].replace(" [", "\n[") for name in shown))
     console.print(table)
-    for c in report.comparisons:
+    console.print(judgement.how, markup=False)
+    for c in judgement.comparisons:
         console.print(f"{c.arm} against {c.rival}: [bold]{c.verdict}[/], {c.reason}.")
         if c.detectable is not None:
             console.print(
                 f"  a true gain of {c.detectable:.3f} would have been found with a power of 0.8"
             )
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False)
 
 
-def write_report(report: UsefulnessReport, folder: Path) -> None:
-    """Writes ``downstream.json`` and ``downstream.png``.
+def write_report(
+    report: UsefulnessReport, folder: Path, images: Mapping[int, NDArray[np.float32]] | None = None
+) -> None:
+    """Writes ``downstream.json`` and ``downstream.html``.
+
+    Args:
+        report: The report.
+        folder: Of both.
+        images: Test slices of each fold, for the examples.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    from downstream.report import usefulness_plot
+    from fastgan_aug.cli.downstream_page import write_usefulness_page
     from fastgan_aug.storage import replace_when_complete
 
     with replace_when_complete(folder / "downstream.json") as temporary:
         temporary.write_text(report.to_json(), encoding="utf-8")
-    with replace_when_complete(folder / "downstream.png") as temporary:
-        temporary.write_bytes(usefulness_plot(report))
+    write_usefulness_page(report, folder / "downstream.html", images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,6 +18,9 @@ from fastgan_aug.cli.fits import duration, fit_bars
 from fastgan_aug.cli.nested import NestedParts, OpenNested, generator_pieces, read_kept
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from downstream.classifier_pieces import Experiment
     from downstream.fold import Fold
     from downstream.report import UsefulnessReport
@@ -76,13 +80,24 @@ class Nested:
         return Experiment(folds, arms, self.config.downstream, self.config.augment, self.out)
 
 
-def run_nested(
-    asked: Nested, console: Console, *, dry_run: bool = False
-) -> UsefulnessReport | None:
+@dataclass(frozen=True)
+class Found:
+    """What came of it.
+
+    Attributes:
+        report: The judgement of the seeds that are complete.
+        images: Test slices of each fold, (N, S, S) float32 in [0, 1].
+    """
+
+    report: UsefulnessReport
+    images: dict[int, NDArray[np.float32]]
+
+
+def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Found | None:
     """Tells what will be done and how long it takes, does what is not done yet, and judges.
 
     Returns:
-        The report; None for a dry run, or where the budget ended before one seed was complete.
+        What was found; None for a dry run, or where the budget ended before one seed was complete.
 
     Raises:
         FastGANAugError: see ``engines.fold_generator`` and ``downstream.classifier_pieces``.
@@ -105,7 +120,42 @@ def run_nested(
             return None
         experiment = asked.experiment(parts, [piece.checkpoint for piece in generators])
         _run_pieces(asked, experiment, folds, records, begun, console)
-    return judged(asked, experiment, folds, records, console)
+    report = judged(asked, experiment, folds, records, console)
+    images = {fold.number: fold.test.images[fold.test.labelled] for fold in folds}
+    return None if report is None else Found(report, images)
+
+
+def record_found(asked: Nested, found: Found) -> None:
+    """Tells MLflow: a run that names the folds' versions, with the scores and the written files.
+
+    The same report is told once, however often the command is given.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    from fastgan_aug.engines.mlflow_tracking import RunTracker
+
+    digest = hashlib.sha256(found.report.to_json().encode()).hexdigest()
+    folder = asked.out / "told" / digest[:12]
+    if asked.tracking_uri is None or folder.exists():
+        return
+    folder.mkdir(parents=True)
+    config = asked.config
+    tracker = RunTracker(
+        folder, uri=asked.tracking_uri, experiment=config.tracking.experiment,
+        name=f"{config.name}-downstream",
+    )  # fmt: skip
+    generators = found.report.provenance["generators"]
+    versions = ", ".join(str(record["version"]) for record in generators)
+    tags = {"config_digest": config.digest, "report": digest, "generators": versions}
+    tracker.start({"downstream": config.downstream.model_dump(mode="json")}, tags=tags)
+    for judgement in found.report.judgements:
+        tracker.metrics(0, {f"macro_f1 {arm.name}": arm.macro_f1.value for arm in judgement.arms})
+        tracker.metrics(0, {f"gain {c.arm}": c.difference.value for c in judgement.comparisons})
+    for name in ("downstream.json", "downstream.html"):
+        tracker.artefact(asked.out / name, "downstream")
+    tracker.finish()
+    tracker.close()
 
 
 def judged(
