@@ -138,11 +138,6 @@ class Arm:
     ratio: str | None = None
     augmented: bool = False
 
-    @property
-    def synthetic(self) -> bool:
-        """Whether it uses synthetic slices."""
-        return self.source == "synthetic"
-
 
 def real(material: Material, seed: int) -> Fit:
     """The real slices as they are."""
@@ -216,7 +211,7 @@ def with_synthetic(material: Material, seed: int) -> Fit:
     return added(material, seed)
 
 
-def synthetic_and_augmentation(material: Material, seed: int) -> Fit:
+def augmented_synthetic(material: Material, seed: int) -> Fit:
     """The same, and all of them with shift, flip by the label rule, blur and noise."""
     return _augmented(added(material, seed), material)
 
@@ -304,11 +299,7 @@ FURTHER_ARMS = (
     Arm("real + synthetic 0.5", synthetic_half, "synthetic", "0.5"),
     Arm("real + synthetic 1", synthetic_equal, "synthetic", "1"),
     Arm(
-        "real + synthetic + classical augmentation",
-        synthetic_and_augmentation,
-        "synthetic",
-        "fill",
-        augmented=True,
+        "real + synthetic + classical augmentation", augmented_synthetic, "synthetic", "fill", True
     ),
     Arm("real + filtered synthetic", filtered_synthetic, "synthetic", "fill"),
     Arm("synthetic, then real", synthetic_first, "synthetic"),

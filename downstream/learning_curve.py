@@ -133,14 +133,15 @@ def _worth(rungs: Sequence[Rung], i: int) -> Worth:
     gain = rung.of_arm.resampled[:, 0] - rung.of_rival.resampled[:, 0]
     reach = _interpolation(slices, patients, i)
     value = reach(np.asarray([r.of_rival.value for r in rungs]), rung.gain.value)
-    drawn = np.asarray([reach(c, g) for c, g in zip(of_rival, gain, strict=True)])
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    drawn = np.sort([reach(c, g) for c, g in zip(of_rival, gain, strict=True)])
+    # Percentiles without interpolation, which infinite values would not bear.
+    low, high = (float(drawn[round(share * (len(drawn) - 1))]) for share in (0.025, 0.975))
     if not np.isfinite(value) or not np.isfinite(high):
         return _unknown("the gain reaches beyond the end of the rival's curve")
     if low <= 0 or value <= 0:
         return _unknown("resampled, the gain is not shown to lie above 0")
     n = rung.n_synthetic
-    return Worth(n / value, n / float(high), n / float(low))
+    return Worth(n / value, n / high, n / low)
 
 
 def _unknown(reason: str) -> Worth:

@@ -169,7 +169,7 @@ def test_a_flip_rule_of_another_data_set_is_refused(material: Material) -> None:
 
 def test_the_arms_have_their_own_names() -> None:
     assert len({arm.name for arm in ARMS}) == len(ARMS)
-    assert [arm.synthetic for arm in ARMS] == [False, False, False, True]
+    assert [arm.source for arm in ARMS] == ["real", "real", "real", "synthetic"]
 
 
 def test_trained_patients_follow_from_the_digest_or_are_unknown(toy: Dataset) -> None:
@@ -205,7 +205,7 @@ def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: 
     assert fit.images.shape == (len(fit.labels), *material.images.shape[1:])
     assert (fit.images.min(), fit.images.max()) >= (0, 0)
     assert set(fit.labels.tolist()) == set(material.labels.tolist())
-    assert (fit.n_synthetic > 0) == arm.synthetic
+    assert (fit.n_synthetic > 0) == (arm.source == "synthetic")
     again = arm.prepare(both, 3)
     assert np.array_equal(fit.images, again.images)
     if fit.augment is not None:  # also for slices that are not among the real ones
