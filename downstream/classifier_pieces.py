@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from downstream.arms import ARMS, FURTHER_ARMS, Arm, Material, SyntheticBatch
+from downstream.arms import ARMS, FURTHER_ARMS, Arm
 from downstream.experiment import Part, fit_and_predict
 from downstream.fold import Fold, truth_of
+from downstream.material import Material, SyntheticBatch
 from downstream.outcome import Outcome, Truth
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.arms import Arm, Fit, Material, SyntheticSource, arms_named
+from downstream.arms import Arm, arms_named
 from downstream.judging import JudgeSettings, judge
+from downstream.material import Fit, Material, SyntheticSource
 from downstream.outcome import Outcome, Truth
 from downstream.report import UsefulnessReport
 from fastgan_aug.config import DownstreamConfig

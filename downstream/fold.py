@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.arms import SyntheticSource
 from downstream.experiment import VALIDATION_FRACTION, Part
+from downstream.material import SyntheticSource
 from downstream.outcome import Truth
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients, patient_digest

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.arms import SyntheticBatch, SyntheticSource
+from downstream.material import SyntheticBatch, SyntheticSource
 from fastgan_aug.balance import plan
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients

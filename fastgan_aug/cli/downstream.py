@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from downstream.arms import SyntheticSource
+    from downstream.material import SyntheticSource
     from downstream.report import Judgement, UsefulnessReport
     from fastgan_aug.config import Config
     from fastgan_aug.data.dataset import Dataset
