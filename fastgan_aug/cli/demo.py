@@ -346,14 +346,14 @@ def _downstream(results: DemoResults, running: ExitStack, console: Console) -> N
     from fastgan_aug.gan.checkpoint import read_meta
     from serving.client import Client
 
+    seen = seen_by(read_meta(results.fit.checkpoint).lineage)
     with Client(results.url) as client:
         results.usefulness = compare_arms(
-            results.train, results.test, results.config, service_source(client, results.version.version),
-            seen_by(read_meta(results.fit.checkpoint).lineage), console,
+            results.train, results.test, results.config,
+            service_source(client, results.version.version), seen, console,
         )  # fmt: skip
     print_report(results.usefulness, console)
-    tested = {0: results.test.images[results.test.labelled]}
-    write_report(results.usefulness, results.folder / "downstream", tested)
+    write_report(results.usefulness, results.folder / "downstream")
 
 
 def _report(results: DemoResults, running: ExitStack, console: Console) -> None:
