@@ -81,10 +81,24 @@ def test_the_detectable_gain_has_a_power_of_four_in_five(se: float, df: float, m
 
 
 def test_within_one_fold_patients_and_seeds_count() -> None:
-    random = np.random.default_rng(0)
-    by_seed, resampled = random.normal(0, 0.04, (4, 2)), random.normal(0, 0.03, (4000, 2))
-    found = within_fold(by_seed, resampled, 12)
-    assert found.covariance[0, 0] == pytest.approx(0.03**2 + by_seed[:, 0].var(ddof=1) / 4, rel=0.1)
-    assert 3 <= found.df[0] <= 3 + 11, "Satterthwaite: between the lesser and the sum"
-    alone = within_fold(by_seed[:1], resampled, 12)
-    assert alone.df[0] == pytest.approx(11)
+    """True parts: patients 0.03, seeds 0.04, and 0.02 that each seed does to the slices."""
+    random, found, runs = np.random.default_rng(0), [], 200
+    for _ in range(runs):
+        own, left = random.normal(0, 0.04, (5, 1)), random.normal(0, 0.02, (5, 1))
+        drawn = random.normal(0, 0.03, (300, 1, 1)) + random.normal(0, 0.02, (300, 5, 1))
+        found.append(within_fold(own + left, drawn, 40).covariance[0, 0])
+    assert np.mean(found) == pytest.approx(0.03**2 + (0.04**2 + 0.02**2) / 5, rel=0.1)
+
+
+def test_one_seed_leaves_the_patients() -> None:
+    drawn = np.random.default_rng(0).normal(0, 0.03, (4000, 1, 2))
+    found = within_fold(np.zeros((1, 2)), drawn, 12)
+    assert found.covariance[0, 0] == pytest.approx(0.03**2, rel=0.1)
+    assert found.df[0] == 11
+
+
+def test_seeds_that_are_alike_leave_the_patients() -> None:
+    drawn = np.random.default_rng(0).normal(0, 0.03, (4000, 1, 2)).repeat(4, axis=1)
+    found = within_fold(np.zeros((4, 2)), drawn, 12)
+    assert found.covariance[0, 0] == pytest.approx(0.03**2, rel=0.1)
+    assert found.df[0] == pytest.approx(11)

@@ -64,7 +64,7 @@ def over_folds(differences: NDArray[np.float64], test_over_train: float | None) 
         test_over_train: n2 / n1, test over training slices; None where the folds are independent.
     """
     n = len(differences)
-    covariance = np.atleast_2d(np.cov(differences, rowvar=False, ddof=1))
+    covariance = _covariance(differences)
     factor = 1 / n + (test_over_train or 0.0)
     return Precision(factor * covariance, np.full(covariance.shape[0], n - 1.0))
 
@@ -74,22 +74,40 @@ def within_fold(
 ) -> Precision:
     """Of one fold: seeds and test patients vary, the training set and its generator do not.
 
-    The degrees of freedom are Satterthwaite's.
+    Seeds differ by what they are and by what each happens to do to the test's slices. The mean's
+    variance under resampled patients has the second part already: it is taken off the spread of
+    the seeds. The degrees of freedom are Satterthwaite's.
 
     Args:
         by_seed: (S, K) differences.
-        resampled: (R, K) means over the seeds, test patients resampled.
+        resampled: (R, S, K) likewise, test patients resampled.
         n_patients: Test patients of the rarest class: the interval is no better known than they.
     """
     seeds = len(by_seed)
-    of_patients = np.atleast_2d(np.cov(resampled, rowvar=False, ddof=1))
-    of_seeds = np.zeros_like(of_patients)
-    if seeds > 1:
-        of_seeds = np.atleast_2d(np.cov(by_seed, rowvar=False, ddof=1)) / seeds
+    mean = resampled.mean(axis=1)
+    of_patients = _covariance(mean)
+    if seeds == 1:
+        return Precision(of_patients, np.full(len(of_patients), max(n_patients - 1.0, 1.0)))
+    of_seeds = _covariance(by_seed) / seeds
+    apart = [_covariance(resampled[:, s] - mean) for s in range(seeds)]
+    known_already = np.sum(apart, axis=0) / (seeds - 1) / seeds
+    covariance = of_patients + _not_below_0(of_seeds - known_already)
     one, two = np.diag(of_patients), np.diag(of_seeds)
-    spread = one**2 / max(n_patients - 1, 1) + two**2 / max(seeds - 1, 1)
-    df = np.where(spread > 0, (one + two) ** 2 / np.where(spread > 0, spread, 1), 1.0)
-    return Precision(of_patients + of_seeds, df)
+    spread = one**2 / max(n_patients - 1, 1) + two**2 / (seeds - 1)
+    least = max(min(n_patients, seeds) - 1, 1)
+    df = np.diag(covariance) ** 2 / np.where(spread > 0, spread, 1)
+    return Precision(covariance, np.where(spread > 0, np.maximum(df, least), least))
+
+
+def _covariance(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, K) to (K, K)."""
+    return np.atleast_2d(np.cov(values, rowvar=False, ddof=1))
+
+
+def _not_below_0(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest matrix without a negative variance in any direction."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.maximum(values, 0)) @ vectors.T)
 
 
 def paired_test(value: float, se: float, df: float) -> PairedTest:
