@@ -25,7 +25,7 @@ from benchmarks.measure import figure, publish
 from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, shift_of_gain, simulate
 from downstream.judging import JudgeSettings, judge
 from downstream.report import Comparison, Judgement
-from downstream.statistics.paired import power
+from downstream.statistics.paired import stated_power
 
 RUNS, BOOTSTRAP = 200, 300
 GAIN, SHARE = 0.05, 0.5
@@ -53,6 +53,7 @@ CASES = (
     Case("5 folds of one data set, 1 arm", ONE_DATA_SET, ONE),
     Case("5 folds of one data set, 8 arms", ONE_DATA_SET, EIGHT),
     Case("5 folds of one data set, 1 arm, 1 rival", ONE_DATA_SET, ONE, rivals=1),
+    Case("5 folds of one data set, 8 arms, 1 rival", ONE_DATA_SET, EIGHT, rivals=1),
     Case("1 fold, 8 arms", World(folds=1, training=0.0), EIGHT),
     Case("1 fold, 1 arm, 1 rival", World(folds=1, training=0.0), ONE, rivals=1),
     Case("5 replicates, 1 arm", World(folds=5), ONE, planted=True),
@@ -93,7 +94,7 @@ class Found:
         self.helps.append("HELPS" in words)
         self.harms.append("HARMS" in words)
         self.found.append(words[0] == "HELPS")
-        self.claimed.append(power(GAIN, test.se, test.df, first.tests))
+        self.claimed.append(stated_power(GAIN, test.se, test.df, first.tests))
         self.held.append(test.low <= truth <= test.high)
         one, other = (np.asarray(judgement.arm(n).each) for n in (first.arm, first.rival))
         self.differences.append((one - other).mean(axis=1))

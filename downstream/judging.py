@@ -242,9 +242,7 @@ def _precision(table: ScoreTable, rival: str, independent: bool) -> Precision:
         arm.patients_resampled[:, 0] - of_rival.patients_resampled[:, 0]
         for arm in table.arms.values()
     ]
-    return within_fold(
-        np.stack(by_seed, axis=1), np.stack(resampled, axis=1), table.rare_patients
-    )  # fmt: skip
+    return within_fold(np.stack(by_seed, -1), np.stack(resampled, -1), table.rare_patients)
 
 
 def _test(table: ScoreTable, precision: Precision, arm: str, rival: str) -> PairedTest:

@@ -38,7 +38,7 @@ class ArmTable:
         confusion: (C, C) slices of all folds, mean over the seeds.
         calibration: (BINS, 3) sums over all fits.
         resampled: (R, 2 + C) macro-F1, balanced accuracy, recalls, both levels resampled.
-        patients_resampled: (R, F) macro-F1, mean over the seeds, test patients resampled alone.
+        patients_resampled: (R, F, S) macro-F1, test patients resampled alone.
     """
 
     outcomes: tuple[tuple[Outcome, ...], ...]

@@ -175,7 +175,7 @@ class DownstreamConfig(_Section):
         batch: Slices per step.
         learning_rate: Peak of the one-cycle schedule.
         width: Feature maps of the classifier's first layer.
-        bootstrap: Resamplings of the test patients for the intervals.
+        bootstrap: Resamplings of folds, seeds and test patients for the intervals.
         arms: Names of the arms that are compared (`downstream.arms`); none names the usual four.
     """
 

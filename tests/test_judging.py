@@ -122,7 +122,7 @@ def test_overlapping_folds_have_wider_intervals(
 ) -> None:
     overlapping = judge(*tables, ARMS, CLASSES, replace(QUICK, independent=False))
     assert "Nadeau" in overlapping.notes[0]
-    ratio = np.sqrt((1 / 4 + 1 / 3) / (1 / 4))
+    ratio = np.sqrt((1 / 4 + 1 / 2) / (1 / 4))
     for one, other in zip(
         report.judgements[0].comparisons, overlapping.judgements[0].comparisons, strict=True
     ):

@@ -71,15 +71,15 @@ def resampled_scores(
 
     Returns:
         (R, 2 + C) macro-F1, balanced accuracy and recalls, means over drawn folds and seeds, NaN
-        for a class that a draw leaves without slices; (R, F) macro-F1 with the patients drawn
-        alone, mean over the seeds.
+        for a class that a draw leaves without slices; (R, F, S) macro-F1 with the patients drawn
+        alone.
     """
     both, patients = [], []
     for matrix, drawn, seeds in zip(
         confusion, draws.patients, draws.seeds.swapaxes(0, 1), strict=True
     ):
         scores = _metrics(_resample(matrix, drawn))
-        patients.append(scores[..., 0].mean(axis=1))
+        patients.append(scores[..., 0])
         both.append(np.einsum("rs,rsm->rm", seeds, scores) / seeds.sum(axis=1)[:, None])
     return _mean_of_drawn(np.stack(both, axis=1), draws.folds), np.stack(patients, axis=1)
 
