@@ -124,6 +124,10 @@ def figures_of(setting: str, judgement: Judgement) -> list[dict[str, Any]]:
     for each in judgement.comparisons:
         found.append(figure(f"{name}: gain of {each.arm!r}: {each.verdict}",
                             each.difference.value, ""))  # fmt: skip
+        # Where the oracle's interval holds 0 the share is undefined: the reports say why.
+        if each.recovered is not None and each.recovered.value is not None:
+            found.append(figure(f"{name}: share of the oracle's gain recovered by {each.arm!r}",
+                                each.recovered.value, ""))  # fmt: skip
     for arm, test in judgement.oracle.items():
         found.append(figure(f"{name}: gain of {arm!r}", test.value, ""))
     return found
