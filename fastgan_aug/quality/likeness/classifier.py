@@ -193,16 +193,7 @@ def fit_classifier(
     with torch.random.fork_rng(devices=[]):
         # Initial weights and dropout draw from torch's global stream: fixed here, given back after.
         torch.manual_seed(seed)
-        network = SmallCNN(
-            n_classes,
-            images.shape[1],
-            settings.width,
-            float(images.mean()),
-            float(images.std()) + 1e-6,
-        )
-        if start is not None:
-            network.load_state_dict(start.network.state_dict())
-            network.mean, network.std = start.network.mean, start.network.std
+        network = _network(images, n_classes, settings, start)
         optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=1e-2, foreach=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, _one_cycle(settings.steps, settings.learning_rate)
@@ -219,6 +210,18 @@ def fit_classifier(
             optimiser.step()
             schedule.step()
     return Classifier(network.eval(), images.shape[1])
+
+
+def _network(
+    images: NDArray[np.float32], n_classes: int, settings: FitSettings, start: Classifier | None
+) -> SmallCNN:
+    """With new weights, or those of a classifier to begin with."""
+    mean, std = float(images.mean()), float(images.std()) + 1e-6
+    network = SmallCNN(n_classes, images.shape[1], settings.width, mean, std)
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
+        network.mean, network.std = start.network.mean, start.network.std
+    return network
 
 
 def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None, gamma: float) -> Tensor:
