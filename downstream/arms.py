@@ -7,114 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from downstream.augmentation import classical_augmentation
-from fastgan_aug.conditions import ConditionSpace
-from fastgan_aug.data.augment import AugmentConfig, flippable_cells
-from fastgan_aug.data.dataset import Dataset
+from downstream.material import Fit, Material
+from fastgan_aug.data.augment import flippable_cells
 from fastgan_aug.errors import ConfigError, DataError
-from fastgan_aug.quality.likeness.classifier import Augment
-from fastgan_aug.quality.likeness.faithfulness import class_labels
 from serving.extras import require
-
-
-class SyntheticBatch(Protocol):
-    """What a source of synthetic slices gives; ``serving.client``'s ``BalancedBatch`` is one."""
-
-    @property
-    def images(self) -> NDArray[np.float32]:
-        """(N, S, S) float32 in [0, 1]."""
-
-    @property
-    def cells(self) -> Sequence[str]:
-        """(N,) the cell of each image."""
-
-
-SyntheticSource = Callable[[Mapping[str, int], Mapping[str, int], int], SyntheticBatch]
-"""(present count per value of the predicted factor, or per cell; desired count of each, real and
-synthetic together; seed) to what is added."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """The real training slices and the source of synthetic ones.
-
-    Attributes:
-        images: (N, S, S) float32 in [0, 1].
-        labels: (N,) position of each slice's value in ``classes``.
-        cells: (N,) position of each slice's cell in ``space.cells``.
-        classes: Values of the predicted factor.
-        factor: Its name.
-        space: Factors and cells.
-        rules: Shift and flip rule of the classical augmentation.
-        synthetic: Source of synthetic slices.
-        filtered: The same through the version's filter; None where it has none.
-    """
-
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    cells: NDArray[np.int64]
-    classes: tuple[str, ...]
-    factor: str
-    space: ConditionSpace
-    rules: AugmentConfig
-    synthetic: SyntheticSource
-    filtered: SyntheticSource | None = None
-
-    @classmethod
-    def of(
-        cls,
-        train: Dataset,
-        factor: str,
-        rules: AugmentConfig,
-        synthetic: SyntheticSource,
-        filtered: SyntheticSource | None = None,
-    ) -> Material:
-        """The labelled slices of ``train``."""
-        rows = train.labelled
-        labels = class_labels(train, factor)
-        cells, space = train.cell_index[rows], train.meta.space
-        values = space.factor(factor).values
-        images = train.images[rows]
-        return cls(images, labels, cells, values, factor, space, rules, synthetic, filtered)
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """(classes,) slices of each class."""
-        return np.bincount(self.labels, minlength=len(self.classes))
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What one fit of the classifier takes, beside steps and learning rate.
-
-    Attributes:
-        images: (N, S, S) float32 in [0, 1].
-        labels: (N,) classes.
-        n_synthetic: How many of the slices are synthetic.
-        class_weights: (classes,) weights in the loss.
-        sampling: (N,) probabilities of being drawn.
-        augment: Applied to each batch.
-        cells: (N,) position of each slice's cell; None where they are the material's.
-        focal_gamma: Of the focal loss; 0 is cross-entropy.
-        mixup_alpha: Of the Beta distribution of mixtures; 0 mixes nothing.
-        pretraining: What the first half of the steps is fitted on, None for nothing.
-    """
-
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    n_synthetic: int = 0
-    class_weights: NDArray[np.float32] | None = None
-    sampling: NDArray[np.float64] | None = None
-    augment: Augment | None = None
-    cells: NDArray[np.int64] | None = None
-    focal_gamma: float = 0.0
-    mixup_alpha: float = 0.0
-    pretraining: Fit | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +26,16 @@ class Arm:
     Attributes:
         name: As written in the report.
         prepare: (material, seed) to what is fitted.
-        synthetic: Whether it uses synthetic slices.
+        source: Where its further slices come from.
+        ratio: Of synthetic to real slices, as text; None where it has none.
+        augmented: Whether the classical augmentation is applied too.
     """
 
     name: str
     prepare: Callable[[Material, int], Fit] = field(repr=False)
-    synthetic: bool = False
+    source: Literal["real", "synthetic", "oracle"] = "real"
+    ratio: str | None = None
+    augmented: bool = False
 
 
 def real(material: Material, seed: int) -> Fit:
@@ -204,7 +110,7 @@ def with_synthetic(material: Material, seed: int) -> Fit:
     return added(material, seed)
 
 
-def synthetic_and_augmentation(material: Material, seed: int) -> Fit:
+def augmented_synthetic(material: Material, seed: int) -> Fit:
     """The same, and all of them with shift, flip by the label rule, blur and noise."""
     return _augmented(added(material, seed), material)
 
@@ -247,6 +153,22 @@ def filtered_synthetic(material: Material, seed: int) -> Fit:
     return added(replace(material, synthetic=material.filtered), seed)
 
 
+def with_oracle(material: Material, seed: int) -> Fit:
+    """What the generator is measured by: fresh real slices of fresh patients fill up instead."""
+    if material.oracle is None:
+        raise DataError(
+            "there is no oracle",
+            allowed="data of which there are as many fresh patients as are asked for: a phantom",
+            do="leave this arm out of downstream.arms",
+        )
+    return added(replace(material, synthetic=material.oracle), seed)
+
+
+def oracle_and_augmentation(material: Material, seed: int) -> Fit:
+    """The same, and all of them with shift, flip by the label rule, blur and noise."""
+    return _augmented(with_oracle(material, seed), material)
+
+
 def _evenly(labels: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(1.0 / np.bincount(labels)[labels])
 
@@ -261,24 +183,30 @@ def _augmented(fit: Fit, material: Material) -> Fit:
 ARMS = (
     Arm("real", real),
     Arm("class weights", class_weights),
-    Arm("oversampling + classical augmentation", oversampling),
-    Arm("real + synthetic", with_synthetic, synthetic=True),
+    Arm("oversampling + classical augmentation", oversampling, augmented=True),
+    Arm("real + synthetic", with_synthetic, "synthetic", "fill"),
 )
 """What is compared unless `downstream.arms` names others."""
 FURTHER_ARMS = (
     Arm("focal loss", focal),
     Arm("mixup", mixup),
     Arm("oversampling", plain_oversampling),
-    Arm("classical augmentation", augmentation),
+    Arm("classical augmentation", augmentation, augmented=True),
     Arm("SMOTE", smote),
     Arm("borderline SMOTE", borderline_smote),
-    Arm("real + synthetic 0.25", synthetic_quarter, synthetic=True),
-    Arm("real + synthetic 0.5", synthetic_half, synthetic=True),
-    Arm("real + synthetic 1", synthetic_equal, synthetic=True),
-    Arm("real + synthetic + classical augmentation", synthetic_and_augmentation, synthetic=True),
-    Arm("real + filtered synthetic", filtered_synthetic, synthetic=True),
-    Arm("synthetic, then real", synthetic_first, synthetic=True),
-    Arm("synthetic alone", synthetic_alone, synthetic=True),
+    Arm("real + synthetic 0.25", synthetic_quarter, "synthetic", "0.25"),
+    Arm("real + synthetic 0.5", synthetic_half, "synthetic", "0.5"),
+    Arm("real + synthetic 1", synthetic_equal, "synthetic", "1"),
+    Arm(
+        "real + synthetic + classical augmentation", augmented_synthetic, "synthetic", "fill", True
+    ),
+    Arm("real + filtered synthetic", filtered_synthetic, "synthetic", "fill"),
+    Arm("synthetic, then real", synthetic_first, "synthetic"),
+    Arm("synthetic alone", synthetic_alone, "synthetic"),
+    Arm("oracle", with_oracle, "oracle", "fill"),
+    Arm(
+        "oracle + classical augmentation", oracle_and_augmentation, "oracle", "fill", augmented=True
+    ),
 )
 
 
@@ -297,7 +225,7 @@ def arms_named(names: Sequence[str]) -> tuple[Arm, ...]:
             allowed=", ".join(known), do="correct the configuration",
         )  # fmt: skip
     chosen = tuple(known[name] for name in names) or ARMS
-    if all(arm.synthetic for arm in chosen):
+    if all(arm.source != "real" for arm in chosen):
         raise ConfigError(
             "downstream.arms has no arm without synthetic slices",
             allowed="one or more, which the others are compared with",

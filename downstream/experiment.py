@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.arms import Arm, Fit, Material, SyntheticSource, arms_named
-from downstream.report import ArmScores, Comparison, UsefulnessReport
-from downstream.scores import (
-    Ranking,
-    balanced_accuracy,
-    confusions,
-    detectable,
-    estimate,
-    holm,
-    macro_f1,
-    p_value,
-    patient_draws,
-    ranking,
-    recalls,
-    resample,
-    verdict,
-)
+from downstream.arms import Arm, arms_named
+from downstream.judging import JudgeSettings, judge
+from downstream.material import Fit, Material, SyntheticSource
+from downstream.outcome import Outcome, Truth
+from downstream.report import UsefulnessReport
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
@@ -39,6 +27,7 @@ from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 log = logging.getLogger(__name__)
 VALIDATION_FRACTION = 0.25
+CLASSIFIER = "small-cnn"
 UNCHECKED = "the patients the model saw are not known: it may have seen the test patients"
 NO_GROUPS = "the data have no patients: one person's slices may stand in training and test"
 Progress = Callable[[str, int, int], None]
@@ -46,22 +35,29 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class ArmResult:
-    """What the fits of one arm gave.
+class Part:
+    """Slices to be predicted, or none.
 
     Attributes:
-        arm: Which.
-        confusion: (seeds, test patients, C, C) confusion matrices.
-        n_synthetic: Synthetic slices added, of the last seed.
-        seconds: Median over the seeds of one fit with its predictions.
-        rankings: One for each seed; none where the test has one class alone.
+        images: (N, S, S) float32 in [0, 1].
+        labels: (N,) classes.
+        patients: (N,) codes.
     """
 
-    arm: Arm
-    confusion: NDArray[np.int64]
-    n_synthetic: int
-    seconds: float
-    rankings: tuple[Ranking, ...]
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    patients: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, dataset: Dataset | None, factor: str, like: Dataset) -> Part:
+        """The labelled slices of a data set; none of the size of ``like`` for None."""
+        if dataset is None:
+            none = np.zeros(0, np.int64)
+            return cls(like.images[:0], none, none)
+        rows = dataset.labelled
+        names = dataset.column("patient_id")[rows].astype(str)
+        codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        return cls(dataset.images[rows], class_labels(dataset, factor), codes)
 
 
 def run_experiment(
@@ -76,10 +72,10 @@ def run_experiment(
     filtered: SyntheticSource | None = None,
     progress: Progress | None = None,
 ) -> UsefulnessReport:
-    """Fits the classifier for each arm and seed and scores it on the test patients.
+    """Fits the classifier for each arm and seed and judges it on the test patients.
 
-    The rival of the synthetic arms, the best arm without synthetic slices, is chosen on a
-    validation part of the training patients, never on the test.
+    A validation part of the training patients is not fitted on: the rival of the synthetic arms,
+    the best arm without synthetic slices, is chosen on it, never on the test.
 
     Args:
         train: Real slices of the training patients, the ones the model saw.
@@ -102,35 +98,38 @@ def run_experiment(
     factor = config.factor or train.meta.space.names[-1]
     _check(train, test, factor, seen, unsafe_no_groups)
     arms = arms_named(config.arms)
-    material = Material.of(train, factor, rules, synthetic, filtered)
-    plain = [arm for arm in arms if not arm.synthetic]
-    total = (len(arms) + len(plain)) * len(config.seeds)
-    tell = _Counter(progress, total)
-    rival, how = _choose_rival(train, plain, material, config, tell)
-    results = [_run(arm, material, test, config, tell) for arm in arms]
-    report = _report(
-        train,
-        test,
-        material,
-        config,
-        results,
-        rival,
-        [how, *_notes(train, material, test, seen)],
+    part, held = _validation_part(train, factor)
+    material = Material.of(part, factor, rules, synthetic, filtered)
+    validation, tested = (Part.of(p, factor, train) for p in (held, test))
+    tell = _Counter(progress, len(arms) * len(config.seeds))
+    outcomes = []
+    for arm in arms:
+        for seed in config.seeds:
+            tell(f"{arm.name}, seed {seed}")
+            outcomes.append(fit_and_predict(arm, material, validation, tested, config, seed))
+    truth = Truth(0, validation.labels, tested.labels, validation.patients, tested.patients)
+    settings = JudgeSettings(
+        bootstrap=config.bootstrap,
+        choose_synthetic=False,  # the generator saw all training patients
+        caveat=_caveat(train, test, seen),
+        notes=tuple(_notes(train, material, seen)),
+        provenance={
+            "factor": factor,
+            "train_digest": train.digest,
+            "test_digest": test.digest,
+            "train_slices": dict(zip(material.classes, material.counts.tolist(), strict=True)),
+            "steps": config.steps,
+            "batch": config.batch,
+        },
     )
+    return judge(outcomes, [truth], arms, material.classes, settings)
+
+
+def _caveat(train: Dataset, test: Dataset, seen: SeenPatients | None) -> str:
+    """Why nothing may be concluded; empty where all patients are known."""
     if {train.meta.grouping, test.meta.grouping} != {BY_PATIENT}:
-        return _without_verdicts(report, NO_GROUPS)
-    return report if seen is not None else _without_verdicts(report, UNCHECKED)
-
-
-def _without_verdicts(report: UsefulnessReport, why: str) -> UsefulnessReport:
-    """The report of a test whose patients may be known: nothing may be concluded from it."""
-    return replace(
-        report,
-        caveat=f"This report proves nothing: {why}.",
-        comparisons=tuple(
-            replace(c, verdict="NO EVIDENCE", reason=why) for c in report.comparisons
-        ),
-    )
+        return NO_GROUPS
+    return UNCHECKED if seen is None else ""
 
 
 class _Counter:
@@ -181,9 +180,7 @@ def _check(
         )
 
 
-def _notes(
-    train: Dataset, material: Material, test: Dataset, seen: SeenPatients | None
-) -> Iterator[str]:
+def _notes(train: Dataset, material: Material, seen: SeenPatients | None) -> Iterator[str]:
     """What a reader has to know."""
     if seen is None:
         yield "The patients the model saw are not known: leakage could not be checked."
@@ -192,79 +189,46 @@ def _notes(
     absent = set(range(len(material.classes))) - set(material.labels.tolist())
     for k in sorted(absent):
         yield f"{material.classes[k]} has no training slice: no arm can learn it."
-    for k in sorted(set(range(len(material.classes))) - set(_test_labels(test, material))):
-        yield f"{material.classes[k]} has no test slice: it is left out of every mean over classes."
 
 
-def _test_labels(test: Dataset, material: Material) -> list[int]:
-    return [int(k) for k in class_labels(test, material.factor)]
-
-
-def _choose_rival(
-    train: Dataset,
-    plain: Sequence[Arm],
-    material: Material,
-    config: DownstreamConfig,
-    tell: _Counter,
-) -> tuple[str, str]:
-    """The name of the best arm without synthetic slices, and how it was chosen."""
+def _validation_part(train: Dataset, factor: str) -> tuple[Dataset, Dataset | None]:
+    """What is fitted on, and the patients the rival is chosen on; none where they are too few."""
     try:
-        part, validation = split_by_patient(
-            train, VALIDATION_FRACTION, seed=0, unsafe_no_groups=True
-        )
-        inner = Material.of(part, material.factor, material.rules, material.synthetic)
-        if not validation.labelled.any() or len(set(inner.labels)) < 2:
+        part, held = split_by_patient(train, VALIDATION_FRACTION, seed=0, unsafe_no_groups=True)
+        if not held.labelled.any() or len(set(class_labels(part, factor))) < 2:
             raise DataError("the training data are too few for a validation part")
     except (DataError, ValueError) as error:
         log.warning("no validation part: %s", error)
-        return plain[0].name, (
-            f"The rival is {plain[0].name!r} by default: the training data are too few to choose "
-            "the best arm without synthetic slices on a validation part."
-        )
-    scores = {
-        arm.name: _mean_macro_f1(_run(arm, inner, validation, config, tell, "validation: "))
-        for arm in plain
-    }
-    best = max(scores, key=lambda name: scores[name])
-    return best, (
-        f"The rival is {best!r}: the best arm without synthetic slices on "
-        f"{len(validation.patients)} validation patients taken from the training patients "
-        f"(macro-F1 {scores[best]:.3f}), chosen before the test was looked at."
-    )
+        return train, None
+    return part, held
 
 
-def _mean_macro_f1(result: ArmResult) -> float:
-    return float(macro_f1(result.confusion.sum(axis=1).astype(np.float64)).mean())
-
-
-def _run(
+def fit_and_predict(
     arm: Arm,
     material: Material,
-    test: Dataset,
+    validation: Part,
+    test: Part,
     config: DownstreamConfig,
-    tell: _Counter,
-    prefix: str = "",
-) -> ArmResult:
-    """Fits one arm with every seed and predicts the test."""
-    rows = test.labelled
-    images, truth = test.images[rows], class_labels(test, material.factor)
-    patients = test.column("patient_id")[rows].astype(str).tolist()
-    found, seconds, n_synthetic = [], [], 0
-    rankings: list[Ranking] = []
-    for seed in config.seeds:
-        tell(f"{prefix}{arm.name}, seed {seed}")
-        start = time.perf_counter()
-        fit = arm.prepare(material, seed)
-        classifier = _fitted(fit, len(material.classes), FitSettings.of(config), seed)
-        chances = classifier.predict_proba(images)
-        predicted = np.asarray(chances.argmax(axis=1), np.int64)
-        found.append(confusions(truth, predicted, patients, len(material.classes)))
-        if (ranked := ranking(truth, chances)) is not None:
-            rankings.append(ranked)
-        seconds.append(time.perf_counter() - start)
-        n_synthetic = fit.n_synthetic
-    took = float(np.median(seconds))
-    return ArmResult(arm, np.stack(found), n_synthetic, took, tuple(rankings))
+    seed: int,
+    fold: int = 0,
+) -> Outcome:
+    """Fits one arm once and predicts both parts.
+
+    Raises:
+        DataError: too few classes or slices for the arm, or a source's slices do not fit.
+    """
+    start = time.perf_counter()
+    fit = arm.prepare(material, seed)
+    classes = len(material.classes)
+    classifier = _fitted(fit, classes, FitSettings.of(config), seed)
+    empty = np.zeros((0, classes), np.float32)
+    chances = [
+        classifier.predict_proba(part.images) if len(part.images) else empty
+        for part in (validation, test)
+    ]
+    n_real = 0 if arm.name == "synthetic alone" else len(material.labels)
+    seconds = time.perf_counter() - start
+    return Outcome(fold, CLASSIFIER, arm.name, seed, n_real, fit.n_synthetic, seconds, *chances)
 
 
 def _fitted(fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> Classifier:
@@ -287,76 +251,3 @@ def _fitted(fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> Class
         mixup_alpha=fit.mixup_alpha,
         start=start,
     )
-
-
-def _report(
-    train: Dataset,
-    test: Dataset,
-    material: Material,
-    config: DownstreamConfig,
-    results: Sequence[ArmResult],
-    rival: str,
-    notes: Sequence[str],
-) -> UsefulnessReport:
-    labels = np.asarray(_test_labels(test, material))
-    owner = test.column("patient_id")[test.labelled].astype(str)
-    n_patients = [len(set(owner[labels == k])) for k in range(len(material.classes))]
-    draws = patient_draws(len(set(owner)), config.bootstrap)
-    boot = {r.arm.name: macro_f1(resample(r.confusion, draws)).mean(axis=1) for r in results}
-    by_name = {r.arm.name: r for r in results}
-    tested = [r for r in results if r.arm.synthetic]
-    apart = [boot[r.arm.name] - boot[rival] for r in tested]
-    comparisons = []
-    for result, drawn, p in zip(tested, apart, holm([p_value(d) for d in apart]), strict=True):
-        name = result.arm.name
-        value = _mean_macro_f1(result) - _mean_macro_f1(by_name[rival])
-        difference = estimate(value, drawn)
-        word, why = verdict(difference, n_patients, len(config.seeds), p)
-        gain = detectable(drawn, len(tested))
-        comparisons.append(Comparison(name, rival, difference, word, why, p, gain))
-    return UsefulnessReport(
-        factor=material.factor,
-        classes=material.classes,
-        train_slices=tuple(int(n) for n in material.counts),
-        test_slices=tuple(int(n) for n in np.bincount(labels, minlength=len(material.classes))),
-        test_patients=tuple(n_patients),
-        train_digest=train.digest,
-        test_digest=test.digest,
-        seeds=tuple(config.seeds),
-        steps=config.steps,
-        batch=config.batch,
-        bootstrap=config.bootstrap,
-        arms=tuple(_arm_scores(r, material.classes, draws) for r in results),
-        comparisons=tuple(comparisons),
-        notes=tuple(notes),
-    )
-
-
-def _arm_scores(result: ArmResult, classes: Sequence[str], draws: NDArray[np.int64]) -> ArmScores:
-    whole = result.confusion.sum(axis=1).astype(np.float64)
-    drawn = resample(result.confusion, draws)
-    recall, drawn_recall = recalls(whole).mean(axis=0), recalls(drawn).mean(axis=1)
-    return ArmScores(
-        name=result.arm.name,
-        synthetic=result.arm.synthetic,
-        n_synthetic=result.n_synthetic,
-        macro_f1=estimate(_mean_macro_f1(result), macro_f1(drawn).mean(axis=1)),
-        balanced_accuracy=estimate(
-            float(balanced_accuracy(whole).mean()), balanced_accuracy(drawn).mean(axis=1)
-        ),
-        recall={
-            name: estimate(float(recall[k]), drawn_recall[:, k])
-            for k, name in enumerate(classes)
-            if np.isfinite(recall[k])
-        },
-        macro_f1_per_seed=tuple(float(v) for v in macro_f1(whole)),
-        seconds_per_fit=result.seconds,
-        ranking=_mean_ranking(result.rankings),
-    )
-
-
-def _mean_ranking(rankings: Sequence[Ranking]) -> Ranking | None:
-    if not rankings:
-        return None
-    return Ranking(*(float(np.mean([getattr(r, f.name) for r in rankings]))
-                     for f in fields(Ranking)))  # fmt: skip

@@ -1,41 +1,66 @@
-"""`UsefulnessReport`: what the arms scored and what that allows to say; rows, JSON and a plot."""
+"""`UsefulnessReport`: what the arms scored and what that allows to say; plain data and JSON."""
 
 from __future__ import annotations
 
-import io
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from downstream.scores import Estimate, Ranking, Verdict
+from downstream.learning_curve import LearningCurve
+from downstream.statistics.bootstrap import Estimate
+from downstream.statistics.fieller import Ratio
+from downstream.statistics.paired import PairedTest
+from downstream.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class ArmScores:
-    """Scores of one arm on the test patients, means over the seeds.
+    """Scores of one arm on the test slices, means over folds and seeds.
 
     Attributes:
         name: The arm.
-        synthetic: Whether it used synthetic slices.
-        n_synthetic: How many, in one fit.
-        macro_f1: Mean F1 over the classes in the test.
+        source: `real`, `synthetic` or `oracle`: where its further slices come from.
+        ratio: Of synthetic to real slices, as text; None where it has none.
+        augmented: Whether the classical augmentation is applied too.
+        n_real: Real slices in one fit, median.
+        n_synthetic: Synthetic (or the oracle's fresh) slices in one fit, median.
+        seconds_per_fit: Median.
+        validation: Macro-F1 on the validation; None without one. What is chosen, is chosen by it.
+        macro_f1: Mean F1 over the classes in the test; intervals resample folds, seeds, patients.
         balanced_accuracy: Mean recall over the classes in the test.
         recall: Per class in the test.
-        macro_f1_per_seed: One value per seed: how much the fit itself varies.
-        ranking: AUROC, AUPRC and calibration; None where the test has one class alone.
-        seconds_per_fit: Median, with the request for synthetic slices and the predictions.
+        auroc: Per class in the test, one against the others.
+        auprc: Likewise, average precision.
+        ece: Expected calibration error of the likeliest class, ten bins.
+        confusion: (C, C) rows true, columns predicted: slices of all folds, mean over the seeds.
+        reliability: Ten rows: slices, mean probability of the likeliest class, share it was right.
+        each: Macro-F1 of every fold (rows) and seed (columns).
     """
 
     name: str
-    synthetic: bool
+    source: str
+    ratio: str | None
+    augmented: bool
+    n_real: int
     n_synthetic: int
+    seconds_per_fit: float
+    validation: float | None
     macro_f1: Estimate
     balanced_accuracy: Estimate
     recall: Mapping[str, Estimate]
-    macro_f1_per_seed: tuple[float, ...]
-    seconds_per_fit: float
-    ranking: Ranking | None = None
+    auroc: Mapping[str, float]
+    auprc: Mapping[str, float]
+    ece: float
+    confusion: tuple[tuple[float, ...], ...]
+    reliability: tuple[tuple[float, float, float], ...]
+    each: tuple[tuple[float, ...], ...]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it uses synthetic slices."""
+        return self.source == "synthetic"
 
 
 @dataclass(frozen=True)
@@ -45,21 +70,102 @@ class Comparison:
     Attributes:
         arm: The synthetic arm.
         rival: The other one.
-        difference: In macro-F1, paired by patient and seed; positive where synthetic is better.
+        difference: In macro-F1, paired by fold and seed; positive where synthetic is better. Its t
+            interval and test: over folds, or within the one fold there is.
+        bootstrap: The same difference, folds, seeds and test patients resampled.
         verdict: HELPS, NO EVIDENCE or HARMS.
         reason: Why that word.
         p: Two-sided, adjusted for the number of synthetic arms (Holm 1979).
+        tests: That number.
         detectable: The smallest true gain that this test would have found with a power of 0.8; None
-            where there are too few patients to tell.
+            where nothing varied.
+        recovered: Share of the oracle's gain that the arm recovers (Fieller 1954); None without an
+            oracle arm like it.
     """
 
     arm: str
     rival: str
-    difference: Estimate
+    difference: PairedTest
+    bootstrap: Estimate
     verdict: Verdict
     reason: str
     p: float
+    tests: int
     detectable: float | None
+    recovered: Ratio | None
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A test slice on which rival and synthetic arm differ.
+
+    Attributes:
+        fold: Its fold.
+        row: Its place among the fold's test slices.
+        truth: Its class.
+        rival: Class that the rival's seeds give the highest mean probability.
+        synthetic: The same of the synthetic arm.
+        rival_chance: Probability of the true class, mean over the rival's seeds.
+        synthetic_chance: The same of the synthetic arm.
+    """
+
+    fold: int
+    row: int
+    truth: str
+    rival: str
+    synthetic: str
+    rival_chance: float
+    synthetic_chance: float
+
+    @property
+    def gained(self) -> bool:
+        """Whether the synthetic arm is the right one."""
+        return self.synthetic == self.truth
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found with one classifier.
+
+    Attributes:
+        classifier: Its name.
+        arms: One entry per arm.
+        rival: The best arm without synthetic slices.
+        recommended: The synthetic arm that was chosen; None without synthetic arms.
+        how: How both were chosen.
+        comparisons: One entry per synthetic arm.
+        oracle: The oracle's arms against the rival.
+        changed: Slices that changed sides between the rival and the chosen synthetic arm, the
+            largest changes of probability first.
+        n_changed: How many turned from wrong to right, and from right to wrong.
+    """
+
+    classifier: str
+    arms: tuple[ArmScores, ...]
+    rival: str
+    recommended: str | None
+    how: str
+    comparisons: tuple[Comparison, ...]
+    oracle: Mapping[str, PairedTest]
+    changed: tuple[Changed, ...]
+    n_changed: tuple[int, int]
+
+    def arm(self, name: str) -> ArmScores:
+        """The scores of an arm."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    @property
+    def headline(self) -> Comparison | None:
+        """The comparison of the chosen synthetic arm."""
+        return next((c for c in self.comparisons if c.arm == self.recommended), None)
+
+    @property
+    def recommended_ratio(self) -> str | None:
+        """Synthetic over real slices, of the chosen arm; None unless it HELPS."""
+        found = self.headline
+        if found is None or found.verdict != "HELPS":
+            return None
+        return self.arm(found.arm).ratio
 
 
 @dataclass(frozen=True)
@@ -67,107 +173,89 @@ class UsefulnessReport:
     """Everything one experiment found.
 
     Attributes:
-        factor: What was predicted.
-        classes: Its values.
-        train_slices: Real training slices per class.
-        test_slices: Test slices per class.
-        test_patients: Test patients with a slice of each class.
-        train_digest: Digest of the training data.
-        test_digest: Digest of the test data.
+        classes: Values of the predicted factor.
+        folds: How many.
         seeds: Of the fits.
-        steps: Optimiser steps of every fit, the same for all arms.
-        batch: Slices per step.
-        bootstrap: Resamplings of the test patients.
-        arms: One entry per arm.
-        comparisons: One entry per synthetic arm.
+        independent: Whether the folds are replicates with training sets of their own.
+        test_slices: Test slices per class, all folds.
+        test_patients: Test patients with a slice of each class, all folds.
+        bootstrap: Resamplings.
+        judgements: One entry per classifier.
+        curves: Gain against the number of rare-class slices, where it was tried.
         notes: What a reader has to know.
         caveat: To be read before everything else: why the report proves nothing. Empty where
             nothing keeps it from doing so.
+        provenance: Where data, generators and code come from.
     """
 
-    factor: str
     classes: tuple[str, ...]
-    train_slices: tuple[int, ...]
+    folds: int
+    seeds: tuple[int, ...]
+    independent: bool
     test_slices: tuple[int, ...]
     test_patients: tuple[int, ...]
-    train_digest: str
-    test_digest: str
-    seeds: tuple[int, ...]
-    steps: int
-    batch: int
     bootstrap: int
-    arms: tuple[ArmScores, ...]
-    comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
+    judgements: tuple[Judgement, ...]
+    curves: tuple[LearningCurve, ...] = ()
+    notes: tuple[str, ...] = ()
     caveat: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dict(json.loads(json.dumps(asdict(self), allow_nan=False)))
+        """Plain JSON values; what is no number is null."""
+        plain = asdict(self)
+        for found, judgement in zip(plain["judgements"], self.judgements, strict=True):
+            found["recommended_ratio"] = judgement.recommended_ratio
+        return dict(json.loads(json.dumps(_finite(plain), allow_nan=False)))
 
     def to_json(self) -> str:
         """JSON, indented."""
         return json.dumps(self.to_dict(), indent=2)
 
 
-def usefulness_table(report: UsefulnessReport) -> list[dict[str, str]]:
+def _finite(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def usefulness_table(judgement: Judgement) -> list[dict[str, str]]:
     """One row per arm, scores with their intervals as text, the verdict beside synthetic arms."""
-    verdicts = {c.arm: f"{c.verdict} ({_signed(c.difference)})" for c in report.comparisons}
-    rivals = {c.rival for c in report.comparisons}
+    verdicts = {c.arm: f"{c.verdict} ({signed(c.difference)})" for c in judgement.comparisons}
+    verdicts |= {name: f"oracle ({signed(test)})" for name, test in judgement.oracle.items()}
+    verdicts[judgement.rival] = "rival"
     return [
         {
             "arm": arm.name,
             "synthetic slices": str(arm.n_synthetic),
-            "macro-F1": _interval(arm.macro_f1),
-            "balanced accuracy": _interval(arm.balanced_accuracy),
-            **{
-                f"recall {name}": _interval(arm.recall[name]) if name in arm.recall else "no test"
-                for name in report.classes
-            },
-            "AUROC": f"{arm.ranking.auroc:.3f}" if arm.ranking else "no test",
-            "AUPRC": f"{arm.ranking.auprc:.3f}" if arm.ranking else "no test",
-            "calibration error": f"{arm.ranking.ece:.3f}" if arm.ranking else "no test",
+            "macro-F1": interval(arm.macro_f1),
+            "balanced accuracy": interval(arm.balanced_accuracy),
+            **{f"recall {name}": interval(found) for name, found in arm.recall.items()},
+            "AUROC": mean_text(arm.auroc),
+            "AUPRC": mean_text(arm.auprc),
+            "calibration error": f"{arm.ece:.3f}",
             "s/fit": f"{arm.seconds_per_fit:.1f}",
-            "verdict": verdicts.get(arm.name, "rival" if arm.name in rivals else ""),
+            "verdict": verdicts.get(arm.name, ""),
         }
-        for arm in report.arms
+        for arm in judgement.arms
     ]
 
 
-def _interval(value: Estimate) -> str:
+def mean_text(by_class: Mapping[str, float]) -> str:
+    """Mean over the classes in the test, as text."""
+    return f"{sum(by_class.values()) / len(by_class):.3f}" if by_class else "no test"
+
+
+def interval(value: Estimate) -> str:
+    """A value with its interval."""
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def _signed(value: Estimate) -> str:
+def signed(value: Estimate | PairedTest) -> str:
+    """A difference with its interval."""
     return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
-
-
-def usefulness_plot(report: UsefulnessReport) -> bytes:
-    """Points with 95 % intervals: macro-F1 and each class's recall by arm. A PNG."""
-    from matplotlib.figure import Figure
-
-    present = [name for name in report.classes if name in report.arms[0].recall]
-    panels = ["macro-F1", *(f"recall {name}" for name in present)]
-    height = 1.2 + 0.4 * len(report.arms)
-    figure = Figure(figsize=(2.2 + 2.2 * len(panels), height), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, title in zip(axes, panels, strict=True):
-        for y, arm in enumerate(report.arms):
-            found = arm.macro_f1 if title == "macro-F1" else arm.recall[title[len("recall ") :]]
-            axis.plot([found.low, found.high], [y, y], color=_colour(arm), linewidth=2)
-            axis.plot(found.value, y, "o", color=_colour(arm), markersize=6)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlim(-0.02, 1.02)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(report.arms)), [arm.name for arm in report.arms], fontsize=8)
-    axes[0].invert_yaxis()
-    words = "; ".join(f"{c.arm}: {c.verdict}" for c in report.comparisons)
-    told = f"{report.factor}, {sum(report.test_slices)} test slices. {words}"
-    figure.suptitle("\n".join(filter(None, (report.caveat, told))), fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
-
-
-def _colour(arm: ArmScores) -> str:
-    return "#c44e52" if arm.synthetic else "#4c72b0"

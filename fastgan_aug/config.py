@@ -168,16 +168,19 @@ class DownstreamConfig(_Section):
 
     Attributes:
         factor: The factor to predict; None is the last one.
+        folds: Outer folds, each with test patients and a generator of its own; never more than
+            the rarest class has patients, so that a large number leaves one of each class out.
         seeds: One fit per arm and seed.
         steps: Optimiser steps of every fit, the same for all arms.
         batch: Slices per step.
         learning_rate: Peak of the one-cycle schedule.
         width: Feature maps of the classifier's first layer.
-        bootstrap: Resamplings of the test patients for the intervals.
+        bootstrap: Resamplings of folds, seeds and test patients for the intervals.
         arms: Names of the arms that are compared (`downstream.arms`); none names the usual four.
     """
 
     factor: str | None = None
+    folds: int = Field(4, ge=2)
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
     steps: int = Field(400, ge=1)
     batch: int = Field(64, ge=2)

@@ -16,7 +16,6 @@ from downstream.arms import (
     ARMS,
     FURTHER_ARMS,
     Arm,
-    Material,
     arms_named,
     class_weights,
     filled_to,
@@ -26,6 +25,7 @@ from downstream.arms import (
     with_synthetic,
 )
 from downstream.augmentation import classical_augmentation
+from downstream.material import Material
 from downstream.service import trained_patients
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig
@@ -169,7 +169,7 @@ def test_a_flip_rule_of_another_data_set_is_refused(material: Material) -> None:
 
 def test_the_arms_have_their_own_names() -> None:
     assert len({arm.name for arm in ARMS}) == len(ARMS)
-    assert [arm.synthetic for arm in ARMS] == [False, False, False, True]
+    assert [arm.source for arm in ARMS] == ["real", "real", "real", "synthetic"]
 
 
 def test_trained_patients_follow_from_the_digest_or_are_unknown(toy: Dataset) -> None:
@@ -200,12 +200,12 @@ def test_classes_are_filled_like_water(present: list[int], ratio: float | None) 
 
 @pytest.mark.parametrize("arm", FURTHER_ARMS, ids=lambda arm: arm.name)
 def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: Material) -> None:
-    both = replace(material, filtered=material.synthetic)
+    both = replace(material, filtered=material.synthetic, oracle=material.synthetic)
     fit = arm.prepare(both, 3)
     assert fit.images.shape == (len(fit.labels), *material.images.shape[1:])
     assert (fit.images.min(), fit.images.max()) >= (0, 0)
     assert set(fit.labels.tolist()) == set(material.labels.tolist())
-    assert (fit.n_synthetic > 0) == arm.synthetic
+    assert (fit.n_synthetic > 0) == (arm.source != "real")
     again = arm.prepare(both, 3)
     assert np.array_equal(fit.images, again.images)
     if fit.augment is not None:  # also for slices that are not among the real ones

@@ -342,17 +342,18 @@ def _request(results: DemoResults, running: ExitStack, console: Console) -> None
 
 def _downstream(results: DemoResults, running: ExitStack, console: Console) -> None:
     from downstream.service import service_source
-    from fastgan_aug.cli.downstream import compare_arms, print_report, seen_by
+    from fastgan_aug.cli.downstream import compare_arms, print_report, seen_by, write_report
     from fastgan_aug.gan.checkpoint import read_meta
     from serving.client import Client
 
+    seen = seen_by(read_meta(results.fit.checkpoint).lineage)
     with Client(results.url) as client:
         results.usefulness = compare_arms(
             results.train, results.test, results.config,
-            service_source(client, results.version.version),
-            seen_by(read_meta(results.fit.checkpoint).lineage), console,
+            service_source(client, results.version.version), seen, console,
         )  # fmt: skip
     print_report(results.usefulness, console)
+    write_report(results.usefulness, results.folder / "downstream")
 
 
 def _report(results: DemoResults, running: ExitStack, console: Console) -> None:

@@ -40,19 +40,22 @@ def write_report(results: DemoResults) -> Path:
 
 
 def _content(results: DemoResults) -> dict[str, Any]:
-    from downstream.report import usefulness_plot, usefulness_table
+    from downstream.report import usefulness_table
+    from fastgan_aug.cli.downstream_plots import scores
     from fastgan_aug.quality.clinical.counts import laterality_note
 
+    (judgement,) = results.usefulness.judgements
     return {
         "results": results,
         "summary": results.summary(),
         "laterality": laterality_note(results.dataset.meta),
-        "verdicts": results.usefulness.comparisons,
-        "usefulness_rows": usefulness_table(results.usefulness),
+        "verdicts": judgement.comparisons,
+        "usefulness_rows": usefulness_table(judgement),
+        "chosen": judgement.how,
         "pictures": {
             "pairs": _data_uri(_pairs(results)),
             "curves": _data_uri(_curves(results)),
-            "usefulness": _data_uri(usefulness_plot(results.usefulness)),
+            "usefulness": scores(judgement),
             "data": _data_uri((results.folder / "data.png").read_bytes()),
         },
     }

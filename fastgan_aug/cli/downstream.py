@@ -13,8 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from downstream.arms import SyntheticSource
-    from downstream.report import UsefulnessReport
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from downstream.material import SyntheticSource
+    from downstream.report import Judgement, UsefulnessReport
     from fastgan_aug.config import Config
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.data.pseudonyms import SeenPatients
@@ -22,14 +25,23 @@ if TYPE_CHECKING:
 
 EXAMPLE = """Compare a classifier fitted with and without synthetic slices, on patients of its own.
 
-The data set is split by patient as the configuration says, so give the one the model was trained
-with. A model that saw a test patient is refused: its checkpoint in MLflow tells which it saw.
-Without --tracking-uri only a model trained on exactly this training part is taken. Data without
-patients prove nothing: they are refused, or with --unsafe-no-groups run without a verdict.
+Nested by patient: each fold has a generator of its own, fitted on its training patients alone and
+kept whatever the gate says. Every piece that is finished is kept under --out: a command that was
+ended goes on where it was. Data without patients prove nothing: they are refused, or with
+--unsafe-no-groups run without a verdict.
 
-Example:
+With --url the version that a service serves is judged instead. The data set is split by patient as
+the configuration says, so give the one the model was trained with. A model that saw a test patient
+is refused: its checkpoint in MLflow tells which it saw.
+Without --tracking-uri only a model trained on exactly this training part is taken.
 
-  fastgan-aug downstream --data phantom.parquet --tracking-uri http://127.0.0.1:5000
+Examples:
+
+  fastgan-aug downstream --data phantom.parquet --config demo --dry-run
+
+  fastgan-aug downstream --data phantom.parquet --config demo --budget 60
+
+  fastgan-aug downstream --data phantom.parquet --url http://127.0.0.1:8000 --tracking-uri URI
 """
 
 
@@ -44,7 +56,10 @@ def register_commands(app: typer.Typer) -> None:
 
 def downstream_command(
     data: Annotated[Path, typer.Option(help="Data set (Parquet).")],
-    url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
+    url: Annotated[
+        str | None,
+        typer.Option(help="A service whose version is judged. [default: a generator per fold]"),
+    ] = None,
     model: Annotated[str, typer.Option(help="Alias or version.")] = "champion",
     tracking_uri: Annotated[
         str | None,
@@ -56,15 +71,52 @@ def downstream_command(
         bool,
         typer.Option("--unsafe-no-groups", help="Take data without patients: proves nothing."),
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Pieces at once. [default: one for each core]")
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Ray workers instead of processes.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Minutes after which no further piece is begun.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
-    """Compares the arms and writes table, plot and JSON."""
-    from downstream.service import service_source
+    """Compares the arms and writes the page and JSON."""
+    from fastgan_aug.cli.fits import usable_cores
+    from fastgan_aug.cli.nested_command import Nested, record_found, run_nested
+    from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import load_config
+
+    console, settings = Console(), load_config(config)
+    if url is not None:
+        _judge_served(data, settings, url, model, tracking_uri, out, unsafe_no_groups, console)
+        return
+    sigterm_as_ctrl_c()
+    asked = Nested(
+        data.resolve(), settings, out.resolve(), workers or usable_cores(), ray,
+        None if budget is None else 60 * budget, tracking_uri, unsafe_no_groups,
+    )  # fmt: skip
+    if (found := run_nested(asked, console, dry_run=dry_run)) is not None:
+        print_report(found.report, console)
+        write_report(found.report, out, found.images)
+        record_found(asked, found)
+        console.print(f"written: {out / 'downstream.html'}", markup=False, soft_wrap=True)
+
+
+def _judge_served(
+    data: Path,
+    settings: Config,
+    url: str,
+    model: str,
+    tracking_uri: str | None,
+    out: Path,
+    unsafe_no_groups: bool,
+    console: Console,
+) -> None:
+    """One fold, whose generator is a version that is served."""
+    from downstream.service import service_source
     from fastgan_aug.data.dataset import Dataset
     from serving.client import Client
 
-    console = Console()
-    settings = load_config(config)
     train, test = _split(Dataset.read(data), settings, unsafe_no_groups)
     with Client(url) as client:
         facts = client.model(model)
@@ -78,8 +130,8 @@ def downstream_command(
             unsafe_no_groups=unsafe_no_groups,
         )  # fmt: skip
     print_report(report, console)
-    write_report(report, out)
-    console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.png'}", markup=False)
+    write_report(report, out, {0: test.images[test.labelled]})
+    console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.html'}", markup=False)
 
 
 def _split(dataset: Dataset, settings: Config, unsafe_no_groups: bool) -> tuple[Dataset, Dataset]:
@@ -176,39 +228,49 @@ def compare_arms(
 
 
 def print_report(report: UsefulnessReport, console: Console) -> None:
-    """Prints the arms' table, the verdicts and the notes."""
-    from downstream.report import usefulness_table
-
+    """Prints the arms' tables, the verdicts and the notes."""
     if report.caveat:
         console.print(report.caveat, style="bold red", markup=False)
-    rows = usefulness_table(report)
+    for judgement in report.judgements:
+        _print_judgement(judgement, sum(report.test_slices), console)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _print_judgement(judgement: Judgement, test_slices: int, console: Console) -> None:
+    from downstream.report import usefulness_table
+
+    rows = usefulness_table(judgement)
     shown = [name for name in rows[0] if name not in HIDDEN]
-    table = Table(
-        *shown, box=None, title=f"{report.factor} of {sum(report.test_slices)} test slices"
-    )
+    table = Table(*shown, box=None, title=f"{judgement.classifier}, {test_slices} test slices")
     for row in rows:
         table.add_row(*(row[name].replace(" [", "\n[") for name in shown))
     console.print(table)
-    for c in report.comparisons:
+    console.print(judgement.how, markup=False)
+    for c in judgement.comparisons:
         console.print(f"{c.arm} against {c.rival}: [bold]{c.verdict}[/], {c.reason}.")
         if c.detectable is not None:
             console.print(
                 f"  a true gain of {c.detectable:.3f} would have been found with a power of 0.8"
             )
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False)
 
 
-def write_report(report: UsefulnessReport, folder: Path) -> None:
-    """Writes ``downstream.json`` and ``downstream.png``.
+def write_report(
+    report: UsefulnessReport, folder: Path, images: Mapping[int, NDArray[np.float32]] | None = None
+) -> None:
+    """Writes ``downstream.json`` and ``downstream.html``.
+
+    Args:
+        report: The report.
+        folder: Of both.
+        images: Test slices of each fold, for the examples.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    from downstream.report import usefulness_plot
+    from fastgan_aug.cli.downstream_page import write_usefulness_page
     from fastgan_aug.storage import replace_when_complete
 
     with replace_when_complete(folder / "downstream.json") as temporary:
         temporary.write_text(report.to_json(), encoding="utf-8")
-    with replace_when_complete(folder / "downstream.png") as temporary:
-        temporary.write_bytes(usefulness_plot(report))
+    write_usefulness_page(report, folder / "downstream.html", images)

@@ -58,7 +58,7 @@ def split_by_patient(
             allowed="two patients or more, each row with its pseudonym",
             do="add patients",
         )
-    slices, worth = _slices_of(dataset, owner)
+    slices, worth = slices_of(dataset, owner)
     chosen = patients[_choose(slices, worth, test_fraction, np.random.default_rng(seed))]
     inside = np.isin(dataset.column("patient_id").astype(str), chosen)
     train, test = dataset.take(~inside), dataset.take(inside)
@@ -66,7 +66,7 @@ def split_by_patient(
     return train, test
 
 
-def _slices_of(
+def slices_of(
     dataset: Dataset, owner: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """(patients, units) slices, and (units,) what it costs if a side lacks the unit.

@@ -55,8 +55,9 @@ def register(
     model_name: str,
     run_id: str,
     extra_tags: Mapping[str, str] | None = None,
+    alias: str | None = CANDIDATE,
 ) -> RegisteredVersion:
-    """Makes a checkpoint a model version with the alias ``candidate``.
+    """Makes a checkpoint a model version, with the alias ``candidate`` where none other is given.
 
     The same checkpoint of the same run is registered once; again, it only takes the alias.
 
@@ -66,6 +67,7 @@ def register(
         model_name: Of the registered model; made when missing.
         run_id: Of the run that trained it.
         extra_tags: Added to the version's own tags.
+        alias: That it takes; None gives it none, so that nobody serves it by mistake.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -83,7 +85,8 @@ def register(
             version = upload_version(client, checkpoint, meta, model_name, run_id)
         for key, value in (extra_tags or {}).items():
             client.set_model_version_tag(model_name, version, key, str(value))
-        client.set_registered_model_alias(model_name, CANDIDATE, version)
+        if alias is not None:
+            client.set_registered_model_alias(model_name, alias, version)
         return describe(client.get_model_version(model_name, version))
 
 

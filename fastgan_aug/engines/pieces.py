@@ -130,13 +130,19 @@ class Told:
         write_json(folder / PROGRESS, {"points": self.points}, indent=None)
 
 
-def fit_and_choose(piece: FitPiece, train: Dataset, seconds: float | None = None) -> Path:
+def fit_and_choose(
+    piece: FitPiece,
+    train: Dataset,
+    seconds: float | None = None,
+    tracking_uri: str | None = None,
+) -> Path:
     """Fits, or continues a fit, telling its folder how far it is.
 
     Args:
         piece: The fit.
         train: Its training rows.
         seconds: After which it ends, see ``FitJob``; None: at its images.
+        tracking_uri: MLflow's; None tracks nothing.
 
     Returns:
         The checkpoint that the score chose, or the newest where nothing was scored.
@@ -154,7 +160,7 @@ def fit_and_choose(piece: FitPiece, train: Dataset, seconds: float | None = None
         told = told.further(images_seen, values["images_per_second"])
         told.write(piece.folder)
 
-    job = FitJob(piece.config, train, piece.folder, tracking_uri=None, resume=True, seconds=seconds)
+    job = FitJob(piece.config, train, piece.folder, tracking_uri, resume=True, seconds=seconds)
     result = local.fit(job, progress)
     return best_checkpoint(piece.folder) or result.checkpoint
 

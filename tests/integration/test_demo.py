@@ -98,7 +98,11 @@ def test_the_report_is_one_page_that_needs_nothing_else(demo: Demo) -> None:
 
 def test_every_figure_is_finite(demo: Demo) -> None:
     results = demo.results
-    assert results["usefulness"]["comparisons"][0]["verdict"] in ("HELPS", "HARMS", "NO EVIDENCE")
+    assert results["usefulness"]["judgements"][0]["comparisons"][0]["verdict"] in (
+        "HELPS",
+        "HARMS",
+        "NO EVIDENCE",
+    )
     assert [row["cell"] for row in results["counts"]] == list(COUNTS)
     assert 0 <= results["faithfulness"]["synthetic"] <= 1
     figures = dict(numbers(results))

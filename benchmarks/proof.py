@@ -1,0 +1,219 @@
+"""The principal figure: how much of the oracle's gain the generator recovers: `benchmarks.proof`.
+
+Phantoms with 8 and 16 slices of the rarest pattern, and with as many as Table 1 has; replicates
+with training patients, generators and fresh test patients of their own. Everything is done in
+pieces that are kept under ``--out``: what was finished is not done again, so the command can be
+ended at any time and given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.measure import figure, publish
+from benchmarks.proof_phantom import FACTOR, RAREST, SETTINGS, OpenReplicate, Replicate
+from downstream.arms import ARMS, FURTHER_ARMS
+from downstream.classifier_pieces import Experiment, run_pieces, start, truths_of
+from downstream.fold import patients_per_class
+from downstream.judging import JudgeSettings, judge, learning_curve
+from downstream.outcome import Outcome, Truth
+from downstream.report import Judgement
+from fastgan_aug.code_version import code_version
+from fastgan_aug.config import Config, DownstreamConfig, load_config
+from fastgan_aug.data.phantom.plan import PATTERNS
+from fastgan_aug.engines.fold_generator import GeneratorPiece, check_same, fit_generator
+from fastgan_aug.engines.pieces import with_seed
+from fastgan_aug.engines.tasks import map_in_processes, on_all_cores
+
+REPLICATES = 3
+SEEDS = 5
+IMAGES = 100_000
+CURVE_ARM = "real + synthetic + classical augmentation"
+Outcomes = tuple[list[Outcome], list[Truth]]
+
+
+def generator_config(images: int, replicate: int) -> Config:
+    """The demo's recipe on one core, with its seed."""
+    values = load_config("demo").to_dict()
+    values["data"]["test_fraction"] = 0
+    values["engine"] |= {"kind": "local", "workers": 1, "threads": 1}
+    values["training"]["images"] = images
+    return with_seed(Config.of(values), replicate)
+
+
+def generator_of(replicate: Replicate, images: int) -> GeneratorPiece:
+    """The piece that fits a replicate's generator."""
+    config = generator_config(images, replicate.number)
+    return GeneratorPiece(
+        replicate.setting, replicate.number, config, replicate.train_path, replicate.out, replicate
+    )
+
+
+def fit_generators(replicates: Sequence[Replicate], images: int, workers: int) -> None:
+    """Fits those that are not fitted yet, telling of each; the next sets are drawn meanwhile."""
+
+    def waiting() -> Iterator[GeneratorPiece]:
+        for replicate in replicates:
+            piece = generator_of(replicate, images)
+            if piece.done is None:
+                replicate.draw(map, fresh=False)
+                print(f"drawn: {replicate.name}", flush=True)
+                yield piece
+
+    run = map if workers == 1 else partial(map_in_processes, workers=workers)
+    for record in run(fit_generator, waiting()):
+        verdict = record["verdict"]
+        print(
+            f"fitted: {record['name']}-{record['seed']}, {record['images']:,} images in "
+            f"{record['seconds']:.0f} s, {len(verdict['failures'])} of {verdict['answers']} "
+            "answers of the gate fail",
+            flush=True,
+        )
+
+
+def experiment_of(
+    setting: str, replicates: Sequence[Replicate], images: int, config: DownstreamConfig
+) -> Experiment:
+    """All arms on the replicates of a setting whose generators are fitted."""
+    pieces = [generator_of(replicate, images) for replicate in replicates]
+    folds = [
+        OpenReplicate(replicate, piece.checkpoint, order)
+        for order, (replicate, piece) in enumerate(zip(replicates, pieces, strict=True))
+    ]
+    rules = generator_config(images, 0).augment
+    return Experiment(folds, (*ARMS, *FURTHER_ARMS), config, rules, replicates[0].out / setting)
+
+
+def run_setting(
+    experiment: Experiment, records: Sequence[dict[str, Any]], workers: int, budget: float | None
+) -> Outcomes | None:
+    """Fits the classifiers that are not fitted yet; what the complete seeds predicted.
+
+    Returns:
+        Outcomes and truths; None where no seed is complete.
+    """
+    start(experiment, [{"generator": r["checkpoint_digest"]} for r in records])
+    run = map if workers == 1 else partial(map_in_processes, workers=workers)
+    left = run_pieces(
+        experiment, run, budget=budget,
+        progress=lambda what, done, total: print(f"{done} of {total}: {what}", flush=True),
+    )  # fmt: skip
+    print(f"{experiment.out.name}: {left} pieces are still to be done", flush=True)
+    seeds = experiment.complete_seeds
+    if not seeds:
+        return None
+    return [o for o in experiment.outcomes if o.seed in seeds], truths_of(experiment)
+
+
+def figures_of(setting: str, judgement: Judgement) -> list[dict[str, Any]]:
+    """Gain of the chosen arm over the best rival, the oracle's, and the share recovered."""
+    name = f"{setting}, {judgement.classifier}"
+    found = [
+        figure(f"{name}: macro-F1 of {judgement.rival!r}, the best rival",
+               judgement.arm(judgement.rival).macro_f1.value, "")
+    ]  # fmt: skip
+    for each in judgement.comparisons:
+        found.append(figure(f"{name}: gain of {each.arm!r}: {each.verdict}",
+                            each.difference.value, ""))  # fmt: skip
+        # Where the oracle's interval holds 0 the share is undefined: the reports say why.
+        if each.recovered is not None and each.recovered.value is not None:
+            found.append(figure(f"{name}: share of the oracle's gain recovered by {each.arm!r}",
+                                each.recovered.value, ""))  # fmt: skip
+    for arm, test in judgement.oracle.items():
+        found.append(figure(f"{name}: gain of {arm!r}", test.value, ""))
+    return found
+
+
+def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any]]) -> None:
+    """Judges every setting and the learning curve over them; writes ``results/proof.json``."""
+    arms, classes = (*ARMS, *FURTHER_ARMS), PATTERNS
+    settings = JudgeSettings(independent=True)
+    reports = {name: judge(*both, arms, classes, settings) for name, both in found.items()}
+    rungs = {}
+    for name, both in found.items():
+        of_setting = [record for record in records if record["name"] == name]
+        slices = sum(n for c, n in of_setting[0]["slices"].items() if c.endswith("/" + RAREST))
+        patients = round(median(record["rare_patients"] for record in of_setting))
+        rungs[slices, patients] = both
+    curves = learning_curve(rungs, arms, classes, CURVE_ARM, settings) if len(rungs) > 1 else ()
+    publish(
+        "proof",
+        [row for name, r in reports.items() for j in r.judgements for row in figures_of(name, j)],
+        code=code_version(),
+        generators=list(records),
+        reports={name: report.to_dict() for name, report in reports.items()},
+        curves=[json.loads(json.dumps(asdict(curve))) for curve in curves],
+    )
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What can be asked."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--out", type=Path, default=Path("runs/proof"))
+    words.add_argument("--setting", choices=list(SETTINGS), action="append")
+    words.add_argument("--replicates", type=int, default=REPLICATES)
+    words.add_argument("--images", type=int, default=IMAGES, help="budget of a generator")
+    words.add_argument("--workers", type=int, default=1, help="pieces at once")
+    words.add_argument("--seeds", type=int, default=SEEDS, help="fits of each arm and replicate")
+    words.add_argument("--steps", type=int, default=400, help="of a fit of the classifier")
+    words.add_argument("--budget", type=float, help="minutes for the fits of each setting")
+    words.add_argument("--only-generators", action="store_true")
+    words.add_argument("--only-pools", action="store_true", help="draw test and oracle sets")
+    return words
+
+
+def main() -> None:
+    """Does the pieces that are not done yet, and publishes what they say."""
+    asked = arguments().parse_args()
+    torch.set_num_threads(1)
+    replicates = [
+        Replicate(setting, number, asked.out.resolve())
+        for number in range(asked.replicates)
+        for setting in asked.setting or SETTINGS
+    ]
+    if asked.only_pools:
+        for replicate in replicates:
+            replicate.draw(on_all_cores(asked.workers), fresh=True)
+            print(f"drawn: {replicate.name}", flush=True)
+        return
+    fit_generators(replicates, asked.images, asked.workers)
+    if asked.only_generators:
+        return
+    config = DownstreamConfig(factor=FACTOR, seeds=list(range(asked.seeds)), steps=asked.steps)
+    found: dict[str, Outcomes] = {}
+    records: list[dict[str, Any]] = []
+    for setting in asked.setting or SETTINGS:
+        own = [replicate for replicate in replicates if replicate.setting == setting]
+        for replicate in own:
+            replicate.draw(on_all_cores(asked.workers), fresh=True)
+        told = [known(replicate, asked.images) for replicate in own]
+        experiment = experiment_of(setting, own, asked.images, config)
+        budget = None if asked.budget is None else 60 * asked.budget
+        outcomes = run_setting(experiment, told, asked.workers, budget)
+        if outcomes is not None:
+            found[setting] = outcomes
+            records += told
+    if found:
+        publish_found(found, records)
+
+
+def known(replicate: Replicate, images: int) -> dict[str, Any]:
+    """A generator's record, and how many patients of the rarest pattern it was fitted on."""
+    train, _ = replicate()
+    record = generator_of(replicate, images).done
+    assert record is not None
+    check_same(generator_of(replicate, images), record, train)
+    return record | {"rare_patients": patients_per_class(train, FACTOR)[RAREST]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""The nested experiment in pieces: (fold, arm, seed), each done once and kept as a file.
+
+Every piece is fitted once on the fold's training part and predicts validation and test. What a
+kill left unfinished is done when the command is given again; what is finished is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from downstream.arms import ARMS, FURTHER_ARMS, Arm
+from downstream.experiment import Part, fit_and_predict
+from downstream.fold import Fold, truth_of
+from downstream.material import Material, SyntheticBatch
+from downstream.outcome import Outcome, Truth
+from fastgan_aug.config import DownstreamConfig
+from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.errors import ConfigError, DataError
+from fastgan_aug.quality.likeness.faithfulness import class_labels
+from fastgan_aug.storage import replace_when_complete
+
+OpenFold = Callable[[], Fold]
+"""Reads a fold and opens its sources, in the process that needs them."""
+Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Does all pieces, results in order: the built-in map, processes or Ray workers."""
+Progress = Callable[[str, int, int], None]
+"""(what was fitted, pieces done, pieces in all)."""
+PLAN = "plan.json"
+TRIED_STEPS = 10  # of the fit that an estimate rests on
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One fit, small enough to be sent to another process.
+
+    Attributes:
+        number: Of the fold.
+        open: Opens it.
+        arm: Its name.
+        seed: Of the fit.
+        config: Predicted factor, steps and the classifier's settings.
+        rules: Shift and flip rule of the classical augmentation.
+        out: Folder of everything.
+    """
+
+    number: int
+    open: OpenFold = field(repr=False)
+    arm: str
+    seed: int
+    config: DownstreamConfig
+    rules: AugmentConfig
+    out: Path
+
+    @property
+    def name(self) -> str:
+        """Said while it runs."""
+        return f"fold {self.number}, {self.arm}, seed {self.seed}"
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        # Two names may only differ in what a file cannot be called by.
+        sha = hashlib.sha256(self.arm.encode()).hexdigest()[:6]
+        words = re.sub(r"[^a-zA-Z0-9.]+", "-", self.arm)
+        return self.out / "pieces" / f"{self.number}-{words}-{sha}-{self.seed}.npz"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that is compared.
+
+    Attributes:
+        folds: How each is opened, by its number.
+        arms: What is compared.
+        config: The ``downstream`` section.
+        rules: Shift and flip rule of the classical augmentation.
+        out: Folder of the pieces.
+    """
+
+    folds: Sequence[OpenFold]
+    arms: Sequence[Arm]
+    config: DownstreamConfig
+    rules: AugmentConfig
+    out: Path
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """All of them; those of a fold stand together, so that it is opened once."""
+        return [
+            Piece(number, fold, arm.name, seed, self.config, self.rules, self.out)
+            for number, fold in enumerate(self.folds)
+            for arm in self.arms
+            for seed in self.config.seeds
+        ]
+
+    @property
+    def waiting(self) -> list[Piece]:
+        """Those that are not done."""
+        return [piece for piece in self.pieces if not piece.path.is_file()]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of those that are done."""
+        return [Outcome.read(piece.path) for piece in self.pieces if piece.path.is_file()]
+
+    @property
+    def complete_seeds(self) -> list[int]:
+        """Seeds of which every piece is done: what may be judged after a budget ran out."""
+        missing = {piece.seed for piece in self.waiting}
+        return [seed for seed in self.config.seeds if seed not in missing]
+
+
+def factor_of(dataset: Dataset, config: DownstreamConfig) -> str:
+    """The factor to predict; the last one where none is named."""
+    return config.factor or dataset.meta.space.names[-1]
+
+
+def start(experiment: Experiment, digests: Sequence[dict[str, Any]]) -> None:
+    """Verifies that finished pieces in the folder are of this experiment, and notes what it is.
+
+    Args:
+        experiment: What is compared; other seeds and arms may be added later.
+        digests: Of each fold: its parts and its generator, plain JSON values.
+
+    Raises:
+        ConfigError: the folder's pieces are of other data, generators or settings.
+    """
+    config = experiment.config.model_dump(mode="json")
+    for name in ("seeds", "arms", "bootstrap"):  # these add pieces, change none
+        del config[name]
+    rules = json.loads(json.dumps(vars(experiment.rules), default=dict))
+    decided = {"folds": list(digests), "config": config, "rules": rules}
+    path = experiment.out / PLAN
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if differing := [name for name, value in decided.items() if known.get(name) != value]:
+            raise ConfigError(
+                f"{experiment.out} holds pieces of another experiment: {', '.join(differing)} "
+                "differ",
+                allowed="the same data, generators and settings",
+                do="choose another --out, or remove the folder",
+            )
+        return
+    with replace_when_complete(path) as temporary:
+        temporary.write_text(json.dumps(decided, indent=1), encoding="utf-8")
+
+
+def run_pieces(
+    experiment: Experiment,
+    run: Run = map,
+    *,
+    budget: float | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Does the pieces that are not done yet.
+
+    Args:
+        experiment: What is compared.
+        run: Does them.
+        budget: Seconds after which no further piece is begun; None: all are done.
+        progress: Told of each piece.
+
+    Returns:
+        Pieces that are still to be done.
+
+    Raises:
+        FastGANAugError: a fold leaks, or a fit is impossible; finished pieces are kept.
+    """
+    begun, total = time.monotonic(), len(experiment.pieces)
+    waiting = experiment.waiting
+    done = total - len(waiting)
+
+    def in_time() -> Iterator[Piece]:
+        for piece in waiting:
+            if budget is not None and time.monotonic() - begun >= budget:
+                return
+            yield piece
+
+    for name in run(do_piece, in_time()):
+        done += 1
+        if progress is not None:
+            progress(name, done, total)
+    return total - done
+
+
+def do_piece(piece: Piece) -> str:
+    """Fits, predicts, and writes the outcome.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FastGANAugError: see ``fitted``.
+    """
+    if not piece.path.is_file():
+        fitted(piece).write(piece.path)
+    return piece.name
+
+
+def fitted(piece: Piece) -> Outcome:
+    """Fits on the training part and predicts validation and test.
+
+    Raises:
+        DataError: too few classes, or a source's slices do not fit.
+        LeakageError: see ``Fold.check``.
+    """
+    fold = opened(piece.open)
+    factor = factor_of(fold.train, piece.config)
+    validation, test = (Part.of(p, factor, fold.train) for p in (fold.validation, fold.test))
+    (arm,) = (arm for arm in (*ARMS, *FURTHER_ARMS) if arm.name == piece.arm)
+    material = material_of(fold, factor, piece.rules)
+    return fit_and_predict(arm, material, validation, test, piece.config, piece.seed, piece.number)
+
+
+@lru_cache(maxsize=1)
+def opened(open_fold: OpenFold) -> Fold:
+    """The fold, opened once for all its pieces in a row."""
+    return open_fold()
+
+
+def material_of(fold: Fold, factor: str, rules: AugmentConfig) -> Material:
+    """What a fold's arms are prepared from.
+
+    Raises:
+        DataError: fewer than two classes in the training part.
+    """
+    if len(np.unique(class_labels(fold.train, factor))) < 2:
+        raise DataError(
+            f"the training data have fewer than two values of {factor!r}",
+            allowed="two classes or more",
+            do="predict another factor, or add slices",
+        )
+    synthetic = fold.synthetic or _no_generator
+    return Material.of(fold.train, factor, rules, synthetic, fold.filtered, fold.oracle)
+
+
+def _no_generator(
+    present: Mapping[str, int], desired: Mapping[str, int], seed: int
+) -> SyntheticBatch:
+    raise DataError("the fold has no source of synthetic slices", do="fit its generator first")
+
+
+def seconds_per_piece(experiment: Experiment, sample: Fold) -> float:
+    """Of finished pieces their median; otherwise a few steps of one are measured.
+
+    Args:
+        experiment: What is compared.
+        sample: A fold, with or without a generator.
+
+    Raises:
+        FastGANAugError: see ``fitted``.
+    """
+    if known := [outcome.seconds for outcome in experiment.outcomes]:
+        return float(median(known))
+    config, factor = experiment.config, factor_of(sample.train, experiment.config)
+    validation, test = (Part.of(p, factor, sample.train) for p in (sample.validation, sample.test))
+    material = material_of(sample, factor, experiment.rules)
+    seconds = [
+        fit_and_predict(
+            ARMS[0], material, validation, test, config.model_copy(update={"steps": steps}), 0
+        ).seconds
+        for steps in (1, 1 + TRIED_STEPS)
+    ]
+    return seconds[0] + (seconds[1] - seconds[0]) / TRIED_STEPS * (config.steps - 1)
+
+
+def truths_of(experiment: Experiment) -> list[Truth]:
+    """What the predictions of each fold are held against."""
+    found = []
+    for open_fold in experiment.folds:
+        fold = opened(open_fold)
+        found.append(truth_of(fold, factor_of(fold.train, experiment.config)))
+    return found

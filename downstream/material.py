@@ -1,0 +1,114 @@
+"""What an arm is prepared from, and what it prepares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.quality.likeness.classifier import Augment
+from fastgan_aug.quality.likeness.faithfulness import class_labels
+
+
+class SyntheticBatch(Protocol):
+    """What a source of synthetic slices gives; ``serving.client``'s ``BalancedBatch`` is one."""
+
+    @property
+    def images(self) -> NDArray[np.float32]:
+        """(N, S, S) float32 in [0, 1]."""
+
+    @property
+    def cells(self) -> Sequence[str]:
+        """(N,) the cell of each image."""
+
+
+SyntheticSource = Callable[[Mapping[str, int], Mapping[str, int], int], SyntheticBatch]
+"""(present count per value of the predicted factor, or per cell; desired count of each, real and
+synthetic together; seed) to what is added."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The real training slices and the source of synthetic ones.
+
+    Attributes:
+        images: (N, S, S) float32 in [0, 1].
+        labels: (N,) position of each slice's value in ``classes``.
+        cells: (N,) position of each slice's cell in ``space.cells``.
+        classes: Values of the predicted factor.
+        factor: Its name.
+        space: Factors and cells.
+        rules: Shift and flip rule of the classical augmentation.
+        synthetic: Source of synthetic slices.
+        filtered: The same through the version's filter; None where it has none.
+        oracle: Fresh real slices of other patients instead; None where there are none.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    classes: tuple[str, ...]
+    factor: str
+    space: ConditionSpace
+    rules: AugmentConfig
+    synthetic: SyntheticSource
+    filtered: SyntheticSource | None = None
+    oracle: SyntheticSource | None = None
+
+    @classmethod
+    def of(
+        cls,
+        train: Dataset,
+        factor: str,
+        rules: AugmentConfig,
+        synthetic: SyntheticSource,
+        filtered: SyntheticSource | None = None,
+        oracle: SyntheticSource | None = None,
+    ) -> Material:
+        """The labelled slices of ``train``."""
+        rows = train.labelled
+        labels = class_labels(train, factor)
+        cells, space = train.cell_index[rows], train.meta.space
+        values = space.factor(factor).values
+        images = train.images[rows]
+        return cls(images, labels, cells, values, factor, space, rules, synthetic, filtered, oracle)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(classes,) slices of each class."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one fit of the classifier takes, beside steps and learning rate.
+
+    Attributes:
+        images: (N, S, S) float32 in [0, 1].
+        labels: (N,) classes.
+        n_synthetic: How many of the slices are synthetic.
+        class_weights: (classes,) weights in the loss.
+        sampling: (N,) probabilities of being drawn.
+        augment: Applied to each batch.
+        cells: (N,) position of each slice's cell; None where they are the material's.
+        focal_gamma: Of the focal loss; 0 is cross-entropy.
+        mixup_alpha: Of the Beta distribution of mixtures; 0 mixes nothing.
+        pretraining: What the first half of the steps is fitted on, None for nothing.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    n_synthetic: int = 0
+    class_weights: NDArray[np.float32] | None = None
+    sampling: NDArray[np.float64] | None = None
+    augment: Augment | None = None
+    cells: NDArray[np.int64] | None = None
+    focal_gamma: float = 0.0
+    mixup_alpha: float = 0.0
+    pretraining: Fit | None = None

@@ -1,0 +1,1 @@
+"""What differences between arms may be called: intervals, tests, power."""

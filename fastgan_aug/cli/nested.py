@@ -1,0 +1,128 @@
+"""The folds of `fastgan-aug downstream` with their generators, opened where a piece is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from downstream.fold import Fold
+    from fastgan_aug.config import Config
+    from fastgan_aug.data.dataset import Dataset
+    from fastgan_aug.engines.fold_generator import GeneratorPiece
+
+
+@dataclass(frozen=True)
+class NestedParts:
+    """A fold of a data set, small enough to be sent to another process.
+
+    Attributes:
+        data: The data set's file.
+        number: Of the fold.
+        config: Its ``data`` and ``downstream`` sections decide the folds.
+        unsafe_no_groups: Takes data without patients.
+    """
+
+    data: Path
+    number: int
+    config: Config = field(compare=False)
+    unsafe_no_groups: bool = False
+
+    def fold(self) -> Fold:
+        """The fold, checked, without a generator.
+
+        Raises:
+            DataError: too few patients, or data without any.
+            LeakageError: see ``Fold.check``.
+        """
+        from downstream.classifier_pieces import factor_of
+        from downstream.fold import deal_patients, nested_fold
+
+        dataset, seed = read_kept(self.data, self.config), self.config.data.split_seed
+        factor = factor_of(dataset, self.config.downstream)
+        dealt = deal_patients(dataset, factor, self.config.downstream.folds, seed)
+        tested = dealt[self.number].tolist()
+        fold = nested_fold(
+            dataset, tested, self.number, seed, unsafe_no_groups=self.unsafe_no_groups
+        )
+        fold.check(unsafe_no_groups=self.unsafe_no_groups)
+        return fold
+
+    def __call__(self) -> tuple[Dataset, Dataset]:
+        """Training and validation part, as the generator's piece reads them."""
+        fold = self.fold()
+        return fold.train, fold.validation
+
+
+@dataclass(frozen=True)
+class OpenNested:
+    """Opens a fold with its generator.
+
+    Attributes:
+        parts: The fold.
+        checkpoint: Of its generator.
+    """
+
+    parts: NestedParts
+    checkpoint: Path
+
+    def __call__(self) -> Fold:
+        """The fold with its sources, after the lineage was held against validation and test.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+            LeakageError: see ``Fold.check``.
+        """
+        fold = with_generator(self.parts.fold(), self.checkpoint)
+        fold.check(unsafe_no_groups=self.parts.unsafe_no_groups)
+        return fold
+
+
+def read_kept(data: Path, config: Config) -> Dataset:
+    """The data set's rows that the configuration keeps."""
+    from fastgan_aug.data.dataset import Dataset
+
+    dataset = Dataset.read(data)
+    return dataset.restrict(config.data.keep) if config.data.keep else dataset
+
+
+def with_generator(fold: Fold, checkpoint: Path) -> Fold:
+    """The fold with slices of a checkpoint, made in this process, and whom it saw.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+    """
+    from downstream.service import service_source
+    from fastgan_aug.cli.downstream import seen_by
+    from fastgan_aug.gan.checkpoint import FILTER, read_meta
+    from serving.offline import OfflineClient
+
+    meta, client = read_meta(checkpoint), OfflineClient(checkpoint)
+    filtered = FILTER in meta.files
+    return replace(
+        fold,
+        seen=seen_by(meta.lineage),
+        synthetic=service_source(client, checkpoint.name),
+        filtered=service_source(client, checkpoint.name, filtered=True) if filtered else None,
+    )
+
+
+def generator_pieces(
+    data: Path, config: Config, folds: int, out: Path, tracking_uri: str | None,
+    *, unsafe_no_groups: bool = False,
+) -> list[GeneratorPiece]:  # fmt: skip
+    """One fit for each fold, in one process each, so that the folds share the cores."""
+    from fastgan_aug.engines.fold_generator import GeneratorPiece
+    from fastgan_aug.engines.pieces import with_seed
+
+    engine = config.engine.model_copy(update={"kind": "local", "workers": 1})
+    rows = config.data.model_copy(update={"test_fraction": 0.0})
+    alone = config.model_copy(update={"engine": engine, "data": rows})
+    return [
+        GeneratorPiece(
+            "fold", number, with_seed(alone, number), data, out,
+            NestedParts(data, number, config, unsafe_no_groups), tracking_uri,
+        )
+        for number in range(folds)
+    ]  # fmt: skip

@@ -1,0 +1,146 @@
+"""Laws of the nested experiment's pieces: done once, resumed, leak nothing, chance on noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from test_arms import RULES, replayed
+
+from downstream.arms import arms_named
+from downstream.classifier_pieces import (
+    Experiment,
+    do_piece,
+    run_pieces,
+    seconds_per_piece,
+    start,
+    truths_of,
+)
+from downstream.fold import Fold, deal_patients, nested_fold
+from downstream.judging import JudgeSettings, judge
+from downstream.report import Judgement
+from downstream.service import oracle_source
+from fastgan_aug.config import DownstreamConfig
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import SeenPatients
+from fastgan_aug.errors import ConfigError, DataError, LeakageError
+
+QUICK = DownstreamConfig(seeds=[0, 1, 2], steps=30, batch=32, width=6, bootstrap=100, folds=3)
+NAMES = ("real", "real + synthetic")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A fold that lies in memory, with a source that copies training slices."""
+
+    number: int
+    dataset: Dataset = field(compare=False)
+    opened: list[int] = field(default_factory=list, compare=False)
+
+    def __call__(self) -> Fold:
+        self.opened.append(self.number)
+        dealt = deal_patients(self.dataset, "shape", 3, 0)
+        fold = nested_fold(self.dataset, list(dealt[self.number]), self.number, 0)
+        train = fold.train.take(fold.train.labelled)
+        fold = replace(fold, synthetic=replayed(train), seen=SeenPatients.of(train))
+        fold.check()
+        return fold
+
+
+def experiment_on(dataset: Dataset, out: Path, config: DownstreamConfig = QUICK) -> Experiment:
+    out.mkdir(exist_ok=True)
+    folds = [Opened(number, dataset) for number in range(3)]
+    return Experiment(folds, arms_named(NAMES), config, RULES, out)
+
+
+def judged(experiment: Experiment, dataset: Dataset) -> Judgement:
+    classes = dataset.meta.space.factors[0].values
+    report = judge(
+        experiment.outcomes, truths_of(experiment), experiment.arms, classes,
+        JudgeSettings(bootstrap=100),
+    )  # fmt: skip
+    return report.judgements[0]
+
+
+def shuffled(dataset: Dataset, seed: int = 1) -> Dataset:
+    """The data set with the labels of whole donors dealt anew."""
+    donors, labels = dataset.column("patient_id").astype(str), dataset.column("shape")
+    own = {d: v for d, v in zip(donors, labels, strict=True) if v is not None}
+    moved = np.random.default_rng(seed).permutation(list(own.values()))
+    given = dict(zip(own, map(str, moved), strict=True))
+    values = [None if v is None else given[d] for d, v in zip(donors, labels, strict=True)]
+    position = dataset.table.column_names.index("shape")
+    column = pa.array(values, pa.string())
+    return Dataset(dataset.table.set_column(position, "shape", column), dataset.meta)
+
+
+def test_pieces_are_done_once_whatever_ends_them(toy: Dataset, tmp_path: Path) -> None:
+    short = QUICK.model_copy(update={"steps": 2, "seeds": [0, 1]})
+    experiment = experiment_on(toy, tmp_path, short)
+    assert len(experiment.waiting) == len(experiment.pieces) == 3 * 2 * 2
+    assert run_pieces(experiment, budget=0) == 12
+    do_piece(experiment.pieces[0])
+    written = experiment.pieces[0].path.stat().st_mtime_ns
+    assert experiment.complete_seeds == []
+    told: list[tuple[str, int, int]] = []
+    assert run_pieces(experiment, progress=lambda *event: told.append(event)) == 0
+    assert [done for _, done, _ in told] == list(range(2, 13))
+    assert experiment.complete_seeds == [0, 1]
+    assert experiment.pieces[0].path.stat().st_mtime_ns == written, "not done again"
+    assert run_pieces(experiment) == 0
+    assert {(o.fold, o.arm, o.seed) for o in experiment.outcomes} == {
+        (k, name, seed) for k in range(3) for name in NAMES for seed in (0, 1)
+    }
+    assert seconds_per_piece(experiment, experiment.folds[0]()) > 0
+
+
+def test_a_fold_is_opened_once_for_its_pieces(toy: Dataset, tmp_path: Path) -> None:
+    experiment = experiment_on(toy, tmp_path, QUICK.model_copy(update={"steps": 1}))
+    run_pieces(experiment)
+    assert [len(fold.opened) for fold in experiment.folds] == [1, 1, 1]  # type: ignore[attr-defined]
+
+
+def test_a_folder_of_another_experiment_is_refused(toy: Dataset, tmp_path: Path) -> None:
+    experiment = experiment_on(toy, tmp_path)
+    start(experiment, [{"train": "a"}])
+    start(replace(experiment, config=QUICK.model_copy(update={"seeds": [7]})), [{"train": "a"}])
+    with pytest.raises(ConfigError, match="folds"):
+        start(experiment, [{"train": "b"}])
+    longer = QUICK.model_copy(update={"steps": 31})
+    with pytest.raises(ConfigError, match="config"):
+        start(replace(experiment, config=longer), [{"train": "a"}])
+
+
+def test_random_labels_give_chance_and_a_copier_never_helps(toy: Dataset, tmp_path: Path) -> None:
+    found = judged(_run(shuffled(toy), tmp_path / "noise"), toy)
+    for arm in found.arms:
+        assert arm.balanced_accuracy.low <= 0.25 <= arm.balanced_accuracy.high, arm.name
+    assert all(c.verdict != "HELPS" for c in found.comparisons)
+    learnt = judged(_run(toy, tmp_path / "truth"), toy)
+    assert max(arm.balanced_accuracy.value for arm in learnt.arms) > 0.6, "it does learn"
+    assert all(c.verdict != "HELPS" for c in learnt.comparisons), "copies add nothing"
+
+
+def _run(dataset: Dataset, out: Path) -> Experiment:
+    experiment = experiment_on(dataset, out)
+    run_pieces(experiment)
+    return experiment
+
+
+def test_the_oracle_gives_fresh_patients_of_the_cells_that_are_asked(toy: Dataset) -> None:
+    fold = Opened(0, toy)()
+    with pytest.raises(LeakageError):
+        oracle_source(toy, fold.train)
+    fresh, trained = fold.test.take(fold.test.labelled), fold.train
+    source = oracle_source(fresh, trained)
+    batch = source({"disc": 3, "cross": 1}, {"disc": 5, "cross": 3}, 0)
+    assert sorted(batch.cells) == ["cross", "cross", "disc", "disc"]
+    again = source({"disc": 3, "cross": 1}, {"disc": 5, "cross": 3}, 0)
+    assert np.array_equal(batch.images, again.images)
+    rows = {image.tobytes() for image in fresh.images}
+    assert all(image.tobytes() in rows for image in batch.images)
+    with pytest.raises(DataError, match="larger pool"):
+        source({"cross": 0}, {"cross": 10_000}, 0)
