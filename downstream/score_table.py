@@ -120,7 +120,8 @@ def score_table(
     }
     facts = [known[f] for f in folds]
     ratio = [
-        len(t.test_labels) / max(grid[arm, t.fold, seeds[0]].n_real for arm in arms) for t in facts
+        len(t.test_labels) / max(1, *(grid[arm, t.fold, seeds[0]].n_real for arm in arms))
+        for t in facts
     ]
     return ScoreTable(
         outcomes[0].classifier,
