@@ -15,6 +15,9 @@ from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.quality.likeness.classifier import Augment
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
+PRETRAINING_SHARE = 0.5
+"""Of the optimiser steps, which an arm that is pre-trained takes on synthetic slices."""
+
 
 class SyntheticBatch(Protocol):
     """What a source of synthetic slices gives; ``serving.client``'s ``BalancedBatch`` is one."""
@@ -87,28 +90,71 @@ class Material:
 
 @dataclass(frozen=True)
 class Fit:
-    """What one fit of the classifier takes, beside steps and learning rate.
+    """What one fit of a classifier takes, beside steps and learning rate.
 
     Attributes:
         images: (N, S, S) float32 in [0, 1].
         labels: (N,) classes.
-        n_synthetic: How many of the slices are synthetic.
+        synthetic: (N,) whether a slice is none of the real training slices: from a source, or
+            interpolated.
         class_weights: (classes,) weights in the loss.
         sampling: (N,) probabilities of being drawn.
         augment: Applied to each batch.
-        cells: (N,) position of each slice's cell; None where they are the material's.
         focal_gamma: Of the focal loss; 0 is cross-entropy.
         mixup_alpha: Of the Beta distribution of mixtures; 0 mixes nothing.
-        pretraining: What the first half of the steps is fitted on, None for nothing.
+        pretraining: What the first ``PRETRAINING_SHARE`` of the steps is fitted on, None for
+            nothing.
+        cells: (N,) position of each slice's cell; None where a slice has none.
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
-    n_synthetic: int = 0
+    synthetic: NDArray[np.bool_]
     class_weights: NDArray[np.float32] | None = None
     sampling: NDArray[np.float64] | None = None
     augment: Augment | None = None
-    cells: NDArray[np.int64] | None = None
     focal_gamma: float = 0.0
     mixup_alpha: float = 0.0
     pretraining: Fit | None = None
+    cells: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of_real(
+        cls,
+        material: Material,
+        *,
+        class_weights: NDArray[np.float32] | None = None,
+        sampling: NDArray[np.float64] | None = None,
+        focal_gamma: float = 0.0,
+        mixup_alpha: float = 0.0,
+    ) -> Fit:
+        """Of the real slices alone."""
+        none = np.zeros(len(material.labels), np.bool_)
+        return cls(
+            material.images, material.labels, none, class_weights, sampling,
+            focal_gamma=focal_gamma, mixup_alpha=mixup_alpha, cells=material.cells,
+        )  # fmt: skip
+
+    @property
+    def n_real(self) -> int:
+        """Real training slices among all."""
+        before = self.pretraining.n_real if self.pretraining else 0
+        return int((~self.synthetic).sum()) + before
+
+    @property
+    def n_synthetic(self) -> int:
+        """Other slices among all, those of the pre-training included."""
+        before = self.pretraining.n_synthetic if self.pretraining else 0
+        return int(self.synthetic.sum()) + before
+
+    def phases(self, steps: int) -> list[tuple[Fit, int]]:
+        """What is fitted one after the other, and for how many steps.
+
+        Args:
+            steps: In all; their sum is always this, whatever is fitted.
+        """
+        if self.pretraining is None:
+            return [(self, steps)]
+        first = int(PRETRAINING_SHARE * steps)
+        before = self.pretraining.phases(first) if first else []
+        return [*before, (self, steps - first)]

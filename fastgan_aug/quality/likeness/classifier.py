@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ CHUNK = 256
 
 Augment = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """(images (B, 1, S, S) in [0, 1], rows (B,) they were taken from, random) to images."""
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class SmallCNN(nn.Module):
@@ -97,7 +98,7 @@ class Classifier:
         Raises:
             DataError: images of another shape.
         """
-        return self._map(images, lambda x: self.network(x).softmax(dim=1))
+        return in_chunks(lambda x: self.network(x).softmax(dim=1), images, self.size)
 
     def predict(self, images: NDArray[np.float32]) -> NDArray[np.int64]:
         """(N,) the likeliest class of each slice."""
@@ -109,20 +110,34 @@ class Classifier:
         Raises:
             DataError: images of another shape.
         """
-        return self._map(images, self.network.features)
+        return in_chunks(self.network.features, images, self.size)
 
-    def _map(
-        self, images: NDArray[np.float32], function: Callable[[Tensor], Tensor]
-    ) -> NDArray[np.float32]:
-        if images.ndim != 3 or images.shape[1:] != (self.size, self.size) or not len(images):
-            raise DataError(
-                f"the images have shape {images.shape}",
-                allowed=f"(N, {self.size}, {self.size}) with N of 1 or more",
-                do="give slices of the size the classifier was fitted on",
-            )
-        with torch.inference_mode():
-            parts = [function(x) for x in torch.split(_tensor(images), CHUNK)]
-        return np.asarray(torch.cat(parts).numpy(), np.float32)
+
+def in_chunks(
+    function: Callable[[Tensor], Tensor], images: NDArray[np.float32], size: int
+) -> NDArray[np.float32]:
+    """What a network says of many slices, ``CHUNK`` at a time, without gradients.
+
+    Args:
+        function: (B, 1, S, S) in [0, 1] to (B, D).
+        images: (N, S, S) float32 in [0, 1].
+        size: The S that it was fitted on.
+
+    Returns:
+        (N, D) float32.
+
+    Raises:
+        DataError: images of another shape.
+    """
+    if images.ndim != 3 or images.shape[1:] != (size, size) or not len(images):
+        raise DataError(
+            f"the images have shape {images.shape}",
+            allowed=f"(N, {size}, {size}) with N of 1 or more",
+            do="give slices of the size the classifier was fitted on",
+        )
+    with torch.inference_mode():
+        parts = [function(x) for x in torch.split(_tensor(images), CHUNK)]
+    return np.asarray(torch.cat(parts).numpy(), np.float32)
 
 
 @dataclass(frozen=True)
@@ -159,14 +174,48 @@ def fit_classifier(
     sampling: NDArray[np.float64] | None = None,
     focal_gamma: float = 0.0,
     mixup_alpha: float = 0.0,
-    start: Classifier | None = None,
 ) -> Classifier:
-    """Fits the classifier by cross-entropy; the same arguments give the same weights.
+    """Fits the small CNN; see ``fit_network``.
+
+    Raises:
+        DataError: images or labels do not fit each other, or a label is out of range.
+    """
+    network = fit_network(
+        small_cnn, images, labels, n_classes, settings, seed=seed, class_weights=class_weights,
+        augment=augment, sampling=sampling, focal_gamma=focal_gamma, mixup_alpha=mixup_alpha,
+    )  # fmt: skip
+    return Classifier(network, images.shape[1])
+
+
+def small_cnn(images: NDArray[np.float32], n_classes: int, settings: FitSettings) -> SmallCNN:
+    """A new one that standardises as these images, (N, S, S) in [0, 1], need it."""
+    mean, std = float(images.mean()), float(images.std()) + 1e-6
+    return SmallCNN(n_classes, images.shape[1], settings.width, mean, std)
+
+
+def fit_network(
+    make: Callable[[NDArray[np.float32], int, FitSettings], Network],
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    settings: FitSettings,
+    *,
+    seed: int,
+    class_weights: NDArray[np.float32] | None = None,
+    augment: Augment | None = None,
+    sampling: NDArray[np.float64] | None = None,
+    focal_gamma: float = 0.0,
+    mixup_alpha: float = 0.0,
+) -> Network:
+    """Fits a network by cross-entropy; the same arguments give the same weights.
 
     AdamW with a one-cycle learning rate (Smith and Topin 2018), so that the last steps settle
     whatever the number of steps.
 
     Args:
+        make: (images, n_classes, settings) to the network that is fitted: new, its weights drawn
+            from torch's global stream, or an earlier one to go on with. It takes (B, 1, S, S) in
+            [0, 1] to (B, n_classes) logits.
         images: (N, S, S) float32 in [0, 1].
         labels: (N,) in 0 .. n_classes - 1.
         n_classes: Classes, of which some may be missing from ``labels``.
@@ -179,7 +228,9 @@ def fit_classifier(
         focal_gamma: Exponent of the focal loss (Lin et al. 2017, Eq. 4); 0 is cross-entropy.
         mixup_alpha: Of the Beta distribution of mixtures of two slices of a batch and of their
             labels (Zhang et al. 2018); 0 mixes nothing.
-        start: A classifier whose weights are taken to begin with; None draws them.
+
+    Returns:
+        In evaluation mode, after exactly ``settings.steps`` optimiser steps.
 
     Raises:
         DataError: images or labels do not fit each other, or a label is out of range.
@@ -193,7 +244,7 @@ def fit_classifier(
     with torch.random.fork_rng(devices=[]):
         # Initial weights and dropout draw from torch's global stream: fixed here, given back after.
         torch.manual_seed(seed)
-        network = _network(images, n_classes, settings, start)
+        network = make(images, n_classes, settings)
         optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=1e-2, foreach=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, _one_cycle(settings.steps, settings.learning_rate)
@@ -210,19 +261,7 @@ def fit_classifier(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    return Classifier(network.eval(), images.shape[1])
-
-
-def _network(
-    images: NDArray[np.float32], n_classes: int, settings: FitSettings, start: Classifier | None
-) -> SmallCNN:
-    """With new weights, or those of a classifier to begin with."""
-    mean, std = float(images.mean()), float(images.std()) + 1e-6
-    network = SmallCNN(n_classes, images.shape[1], settings.width, mean, std)
-    if start is not None:
-        network.load_state_dict(start.network.state_dict())
-        network.mean, network.std = start.network.mean, start.network.std
-    return network
+    return network.eval()
 
 
 def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None, gamma: float) -> Tensor:
@@ -235,7 +274,7 @@ def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None, gamma: float)
 
 
 def _mixed_loss(
-    network: SmallCNN,
+    network: nn.Module,
     images: Tensor,
     targets: Tensor,
     weights: Tensor | None,

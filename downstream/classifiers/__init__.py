@@ -1,0 +1,1 @@
+"""The classifiers that every arm is fitted with, and those of a user."""
