@@ -21,12 +21,14 @@ import torch
 
 from benchmarks.measure import figure, publish
 from benchmarks.proof_phantom import FACTOR, RAREST, SETTINGS, OpenReplicate, Replicate
-from downstream.arms import ARMS, FURTHER_ARMS
+from downstream.arms.catalogue import KNOWN
 from downstream.classifier_pieces import Experiment, run_pieces, start, truths_of
 from downstream.fold import patients_per_class
 from downstream.judging import JudgeSettings, judge, learning_curve
 from downstream.outcome import Outcome, Truth
 from downstream.report import Judgement
+from downstream.score_table import score_table
+from downstream.statistics.paired import PairedTest, over_folds, paired_test
 from fastgan_aug.code_version import code_version
 from fastgan_aug.config import Config, DownstreamConfig, load_config
 from fastgan_aug.data.phantom.plan import PATTERNS
@@ -38,6 +40,22 @@ REPLICATES = 3
 SEEDS = 5
 IMAGES = 100_000
 CURVE_ARM = "real + synthetic + classical augmentation"
+RIVALS = ("class weights", "oversampling + classical augmentation")
+CANDIDATES = (CURVE_ARM, "half real, half synthetic + classical augmentation")
+ORACLE = "oracle + classical augmentation"
+ARMS = {
+    "small-cnn": (
+        "real", "class weights", "focal loss", "oversampling", "classical augmentation",
+        "oversampling + classical augmentation", "mixup", "SMOTE", "borderline SMOTE",
+        "real + synthetic", "real + synthetic 0.25 + classical augmentation",
+        "real + synthetic 1 + classical augmentation", *CANDIDATES,
+        "real + filtered synthetic + classical augmentation",
+        "synthetic, then real + classical augmentation", "synthetic alone", "oracle", ORACLE,
+    ),
+    "residual": ("real", *RIVALS, *CANDIDATES, ORACLE),
+    "boosting": ("real", *RIVALS, *CANDIDATES, ORACLE),
+}  # fmt: skip
+"""What each classifier is tried with: all arms by the first, the best known by the others."""
 Outcomes = tuple[list[Outcome], list[Truth]]
 
 
@@ -80,17 +98,24 @@ def fit_generators(replicates: Sequence[Replicate], images: int, workers: int) -
         )
 
 
-def experiment_of(
+def experiments_of(
     setting: str, replicates: Sequence[Replicate], images: int, config: DownstreamConfig
-) -> Experiment:
-    """All arms on the replicates of a setting whose generators are fitted."""
+) -> list[Experiment]:
+    """Every classifier with its arms, on the replicates of a setting."""
     pieces = [generator_of(replicate, images) for replicate in replicates]
     folds = [
         OpenReplicate(replicate, piece.checkpoint, order)
         for order, (replicate, piece) in enumerate(zip(replicates, pieces, strict=True))
     ]
     rules = generator_config(images, 0).augment
-    return Experiment(folds, (*ARMS, *FURTHER_ARMS), config, rules, replicates[0].out / setting)
+    return [
+        Experiment(
+            folds, [KNOWN[arm] for arm in ARMS[classifier]],
+            config.model_copy(update={"classifiers": [classifier]}), rules,
+            replicates[0].out / setting,
+        )
+        for classifier in config.classifiers
+    ]  # fmt: skip
 
 
 def run_setting(
@@ -133,9 +158,27 @@ def figures_of(setting: str, judgement: Judgement) -> list[dict[str, Any]]:
     return found
 
 
+def rare_recall(judgement: Judgement, both: Outcomes) -> PairedTest | None:
+    """What the chosen arm changes in the recall of the rarest pattern, paired by replicate."""
+    outcomes, truths = both
+    if judgement.recommended is None:
+        return None
+    names = [judgement.recommended, judgement.rival]
+    of_one = [o for o in outcomes if o.classifier == judgement.classifier]
+    table = score_table(of_one, truths, names, len(PATTERNS), resamplings=1)
+    one, other = (
+        table.arms[name].recall[:, :, PATTERNS.index(RAREST)].mean(axis=1) for name in names
+    )
+    if len(truths) < 2:
+        return paired_test(float((one - other).mean()), 0.0, 1.0)
+    precision = over_folds((one - other)[:, None], None)
+    se = float(precision.covariance[0, 0]) ** 0.5
+    return paired_test(float((one - other).mean()), se, float(precision.df[0]))
+
+
 def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any]]) -> None:
     """Judges every setting and the learning curve over them; writes ``results/proof.json``."""
-    arms, classes = (*ARMS, *FURTHER_ARMS), PATTERNS
+    arms, classes = [KNOWN[arm] for arm in ARMS["small-cnn"]], PATTERNS
     settings = JudgeSettings(independent=True)
     reports = {name: judge(*both, arms, classes, settings) for name, both in found.items()}
     rungs = {}
@@ -145,9 +188,20 @@ def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any
         patients = round(median(record["rare_patients"] for record in of_setting))
         rungs[slices, patients] = both
     curves = learning_curve(rungs, arms, classes, CURVE_ARM, settings) if len(rungs) > 1 else ()
+    recalls = {
+        f"{name}, {j.classifier}": rare_recall(j, found[name])
+        for name, report in reports.items()
+        for j in report.judgements
+    }
     publish(
         "proof",
-        [row for name, r in reports.items() for j in r.judgements for row in figures_of(name, j)],
+        [row for name, r in reports.items() for j in r.judgements for row in figures_of(name, j)]
+        + [
+            figure(f"{name}: gain in recall of {RAREST} by the chosen arm", test.value, "")
+            for name, test in recalls.items()
+            if test is not None
+        ],
+        rare_recall={name: test and asdict(test) for name, test in recalls.items()},
         code=code_version(),
         generators=list(records),
         reports={name: report.to_dict() for name, report in reports.items()},
@@ -160,6 +214,7 @@ def arguments() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--out", type=Path, default=Path("runs/proof"))
     words.add_argument("--setting", choices=list(SETTINGS), action="append")
+    words.add_argument("--classifier", choices=list(ARMS), action="append")
     words.add_argument("--replicates", type=int, default=REPLICATES)
     words.add_argument("--images", type=int, default=IMAGES, help="budget of a generator")
     words.add_argument("--workers", type=int, default=1, help="pieces at once")
@@ -188,7 +243,10 @@ def main() -> None:
     fit_generators(replicates, asked.images, asked.workers)
     if asked.only_generators:
         return
-    config = DownstreamConfig(factor=FACTOR, seeds=list(range(asked.seeds)), steps=asked.steps)
+    config = DownstreamConfig(
+        factor=FACTOR, seeds=list(range(asked.seeds)), steps=asked.steps,
+        classifiers=asked.classifier or list(ARMS),
+    )  # fmt: skip
     found: dict[str, Outcomes] = {}
     records: list[dict[str, Any]] = []
     for setting in asked.setting or SETTINGS:
@@ -196,11 +254,11 @@ def main() -> None:
         for replicate in own:
             replicate.draw(on_all_cores(asked.workers), fresh=True)
         told = [known(replicate, asked.images) for replicate in own]
-        experiment = experiment_of(setting, own, asked.images, config)
         budget = None if asked.budget is None else 60 * asked.budget
-        outcomes = run_setting(experiment, told, asked.workers, budget)
-        if outcomes is not None:
-            found[setting] = outcomes
+        experiments = experiments_of(setting, own, asked.images, config)
+        done = [run_setting(e, told, asked.workers, budget) for e in experiments]
+        if complete := [both for both in done if both is not None]:
+            found[setting] = [o for outcomes, _ in complete for o in outcomes], complete[0][1]
             records += told
     if found:
         publish_found(found, records)

@@ -1,7 +1,8 @@
-"""The nested experiment in pieces: (fold, arm, seed), each done once and kept as a file.
+"""The nested experiment in pieces, each done once and kept as a file.
 
-Every piece is fitted once on the fold's training part and predicts validation and test. What a
-kill left unfinished is done when the command is given again; what is finished is read.
+A piece is (fold, classifier, arm, seed). It is fitted once on the fold's training part and predicts
+validation and test. What a kill left unfinished is done when the command is given again; what is
+finished is read.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from downstream.arms import ARMS, FURTHER_ARMS, Arm
-from downstream.experiment import Part, fit_and_predict
+from downstream.arms.arm import Arm
+from downstream.arms.catalogue import ARMS, KNOWN
+from downstream.classifiers.catalogue import classifier_named
+from downstream.experiment import Part, fit_and_predict, tried
 from downstream.fold import Fold, truth_of
 from downstream.material import Material, SyntheticBatch
 from downstream.outcome import Outcome, Truth
@@ -48,6 +51,7 @@ class Piece:
     Attributes:
         number: Of the fold.
         open: Opens it.
+        classifier: Its name.
         arm: Its name.
         seed: Of the fit.
         config: Predicted factor, steps and the classifier's settings.
@@ -57,6 +61,7 @@ class Piece:
 
     number: int
     open: OpenFold = field(repr=False)
+    classifier: str
     arm: str
     seed: int
     config: DownstreamConfig
@@ -66,14 +71,15 @@ class Piece:
     @property
     def name(self) -> str:
         """Said while it runs."""
-        return f"fold {self.number}, {self.arm}, seed {self.seed}"
+        return f"fold {self.number}, {self.classifier}, {self.arm}, seed {self.seed}"
 
     @property
     def path(self) -> Path:
         """Its file."""
         # Two names may only differ in what a file cannot be called by.
-        sha = hashlib.sha256(self.arm.encode()).hexdigest()[:6]
-        words = re.sub(r"[^a-zA-Z0-9.]+", "-", self.arm)
+        names = f"{self.classifier} {self.arm}"
+        sha = hashlib.sha256(names.encode()).hexdigest()[:6]
+        words = re.sub(r"[^a-zA-Z0-9.]+", "-", names)
         return self.out / "pieces" / f"{self.number}-{words}-{sha}-{self.seed}.npz"
 
 
@@ -99,9 +105,9 @@ class Experiment:
     def pieces(self) -> list[Piece]:
         """All of them; those of a fold stand together, so that it is opened once."""
         return [
-            Piece(number, fold, arm.name, seed, self.config, self.rules, self.out)
+            Piece(number, fold, kind.name, arm.name, seed, self.config, self.rules, self.out)
             for number, fold in enumerate(self.folds)
-            for arm in self.arms
+            for kind, arm in tried(self.config.classifiers, self.arms)
             for seed in self.config.seeds
         ]
 
@@ -131,28 +137,32 @@ def start(experiment: Experiment, digests: Sequence[dict[str, Any]]) -> None:
     """Verifies that finished pieces in the folder are of this experiment, and notes what it is.
 
     Args:
-        experiment: What is compared; other seeds and arms may be added later.
+        experiment: What is compared; seeds, arms, classifiers and further folds may be added later.
         digests: Of each fold: its parts and its generator, plain JSON values.
 
     Raises:
         ConfigError: the folder's pieces are of other data, generators or settings.
     """
     config = experiment.config.model_dump(mode="json")
-    for name in ("seeds", "arms", "bootstrap"):  # these add pieces, change none
+    for name in ("seeds", "arms", "classifiers", "bootstrap"):  # these add pieces, change none
         del config[name]
     rules = json.loads(json.dumps(vars(experiment.rules), default=dict))
     decided = {"folds": list(digests), "config": config, "rules": rules}
     path = experiment.out / PLAN
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
-        if differing := [name for name, value in decided.items() if known.get(name) != value]:
+        both = min(len(digests), len(known.get("folds", ())))
+        alike = decided | {"folds": list(digests[:both])}
+        known = known | {"folds": list(known.get("folds", ()))[:both]}
+        if differing := [name for name, value in alike.items() if known.get(name) != value]:
             raise ConfigError(
                 f"{experiment.out} holds pieces of another experiment: {', '.join(differing)} "
                 "differ",
                 allowed="the same data, generators and settings",
                 do="choose another --out, or remove the folder",
             )
-        return
+        if len(digests) == both:
+            return
     with replace_when_complete(path) as temporary:
         temporary.write_text(json.dumps(decided, indent=1), encoding="utf-8")
 
@@ -219,9 +229,11 @@ def fitted(piece: Piece) -> Outcome:
     fold = opened(piece.open)
     factor = factor_of(fold.train, piece.config)
     validation, test = (Part.of(p, factor, fold.train) for p in (fold.validation, fold.test))
-    (arm,) = (arm for arm in (*ARMS, *FURTHER_ARMS) if arm.name == piece.arm)
+    kind, arm = classifier_named(piece.classifier), KNOWN[piece.arm]
     material = material_of(fold, factor, piece.rules)
-    return fit_and_predict(arm, material, validation, test, piece.config, piece.seed, piece.number)
+    return fit_and_predict(
+        kind, arm, material, validation, test, piece.config, piece.seed, piece.number
+    )
 
 
 @lru_cache(maxsize=1)
@@ -267,9 +279,10 @@ def seconds_per_piece(experiment: Experiment, sample: Fold) -> float:
     config, factor = experiment.config, factor_of(sample.train, experiment.config)
     validation, test = (Part.of(p, factor, sample.train) for p in (sample.validation, sample.test))
     material = material_of(sample, factor, experiment.rules)
+    kind = classifier_named(config.classifiers[0])
     seconds = [
         fit_and_predict(
-            ARMS[0], material, validation, test, config.model_copy(update={"steps": steps}), 0
+            kind, ARMS[0], material, validation, test, config.model_copy(update={"steps": steps}), 0
         ).seconds
         for steps in (1, 1 + TRIED_STEPS)
     ]

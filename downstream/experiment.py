@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.arms import Arm, arms_named
+from downstream.arms.arm import Arm
+from downstream.arms.catalogue import arms_named
+from downstream.classifiers.catalogue import check_classifiers, classifier_named
+from downstream.classifiers.kind import Kind
 from downstream.judging import JudgeSettings, judge
-from downstream.material import Fit, Material, SyntheticSource
+from downstream.material import Material, SyntheticSource
 from downstream.outcome import Outcome, Truth
 from downstream.report import UsefulnessReport
 from fastgan_aug.config import DownstreamConfig
@@ -22,12 +25,11 @@ from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.data.split import check_disjoint, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.likeness.classifier import Classifier, FitSettings, fit_classifier
+from fastgan_aug.quality.likeness.classifier import FitSettings
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 log = logging.getLogger(__name__)
 VALIDATION_FRACTION = 0.25
-CLASSIFIER = "small-cnn"
 UNCHECKED = "the patients the model saw are not known: it may have seen the test patients"
 NO_GROUPS = "the data have no patients: one person's slices may stand in training and test"
 Progress = Callable[[str, int, int], None]
@@ -101,12 +103,14 @@ def run_experiment(
     part, held = _validation_part(train, factor)
     material = Material.of(part, factor, rules, synthetic, filtered)
     validation, tested = (Part.of(p, factor, train) for p in (held, test))
-    tell = _Counter(progress, len(arms) * len(config.seeds))
+    pairs = tried(config.classifiers, arms)
+    tell = _Counter(progress, len(pairs) * len(config.seeds))
     outcomes = []
-    for arm in arms:
+    for kind, arm in pairs:
         for seed in config.seeds:
-            tell(f"{arm.name}, seed {seed}")
-            outcomes.append(fit_and_predict(arm, material, validation, tested, config, seed))
+            tell(f"{kind.name}, {arm.name}, seed {seed}")
+            one = fit_and_predict(kind, arm, material, validation, tested, config, seed)
+            outcomes.append(one)
     truth = Truth(0, validation.labels, tested.labels, validation.patients, tested.patients)
     settings = JudgeSettings(
         bootstrap=config.bootstrap,
@@ -123,6 +127,22 @@ def run_experiment(
         },
     )
     return judge(outcomes, [truth], arms, material.classes, settings)
+
+
+def tried(classifiers: Sequence[str], arms: Sequence[Arm]) -> list[tuple[Kind, Arm]]:
+    """Every classifier with every arm that it can; the log says which it cannot.
+
+    Raises:
+        ConfigError: an unknown classifier, or one that stands there twice.
+    """
+    check_classifiers(classifiers)
+    found = []
+    for kind in map(classifier_named, classifiers):
+        able = [arm for arm in arms if arm.needs.isdisjoint(kind.cannot)]
+        if left := [arm.name for arm in arms if arm not in able]:
+            log.warning("%s cannot: %s", kind.name, ", ".join(left))
+        found += [(kind, arm) for arm in able]
+    return found
 
 
 def _caveat(train: Dataset, test: Dataset, seen: SeenPatients | None) -> str:
@@ -204,6 +224,7 @@ def _validation_part(train: Dataset, factor: str) -> tuple[Dataset, Dataset | No
 
 
 def fit_and_predict(
+    classifier: Kind,
     arm: Arm,
     material: Material,
     validation: Part,
@@ -215,39 +236,18 @@ def fit_and_predict(
     """Fits one arm once and predicts both parts.
 
     Raises:
+        ConfigError: the classifier cannot what the arm needs.
         DataError: too few classes or slices for the arm, or a source's slices do not fit.
     """
     start = time.perf_counter()
     fit = arm.prepare(material, seed)
     classes = len(material.classes)
-    classifier = _fitted(fit, classes, FitSettings.of(config), seed)
+    fitted = classifier.fit(fit, classes, FitSettings.of(config), seed)
     empty = np.zeros((0, classes), np.float32)
     chances = [
-        classifier.predict_proba(part.images) if len(part.images) else empty
+        fitted.predict_proba(part.images) if len(part.images) else empty
         for part in (validation, test)
     ]
-    n_real = 0 if arm.name == "synthetic alone" else len(material.labels)
     seconds = time.perf_counter() - start
-    return Outcome(fold, CLASSIFIER, arm.name, seed, n_real, fit.n_synthetic, seconds, *chances)
-
-
-def _fitted(fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> Classifier:
-    """The classifier of an arm; all arms take equally many steps."""
-    start = None
-    if fit.pretraining is not None:
-        half = replace(settings, steps=max(1, settings.steps // 2))
-        settings = replace(settings, steps=max(1, settings.steps - half.steps))
-        start = _fitted(fit.pretraining, n_classes, half, seed)
-    return fit_classifier(
-        fit.images,
-        fit.labels,
-        n_classes,
-        settings,
-        seed=seed,
-        class_weights=fit.class_weights,
-        augment=fit.augment,
-        sampling=fit.sampling,
-        focal_gamma=fit.focal_gamma,
-        mixup_alpha=fit.mixup_alpha,
-        start=start,
-    )
+    facts = (fold, classifier.name, arm.name, seed, fit.n_real, fit.n_synthetic, seconds)
+    return Outcome(*facts, *chances)

@@ -107,13 +107,16 @@ def judge(
         )  # fmt: skip
     tested = np.asarray([patients_per_class(t, len(classes)) for t in truths]).sum(axis=0)
     patients = tuple(int(n) for n in tested)
-    names = [arm.name for arm in arms]
+    able = {
+        name: arms_of(name, outcomes, arms)
+        for name in dict.fromkeys(o.classifier for o in outcomes)
+    }
     tables = [
         score_table(
-            [o for o in outcomes if o.classifier == classifier], truths, names, len(classes),
-            resamplings=settings.bootstrap, seed=settings.seed,
+            [o for o in outcomes if o.classifier == classifier], truths, [a.name for a in tried],
+            len(classes), resamplings=settings.bootstrap, seed=settings.seed,
         )
-        for classifier in dict.fromkeys(o.classifier for o in outcomes)
+        for classifier, tried in able.items()
     ]  # fmt: skip
     if not tables:
         raise DataError("there are no outcomes to judge", do="run the fits first")
@@ -127,12 +130,21 @@ def judge(
         test_patients=patients,
         bootstrap=settings.bootstrap,
         judgements=tuple(
-            _judgement(table, truths, arms, classes, patients, settings) for table in tables
+            _judgement(table, truths, able[table.classifier], classes, patients, settings)
+            for table in tables
         ),
         notes=(*_notes(tables[0], classes, patients, settings), *settings.notes),
         caveat=f"This report proves nothing: {settings.caveat}." if settings.caveat else "",
         provenance=settings.provenance,
     )
+
+
+def arms_of(
+    classifier: str, outcomes: Sequence[Outcome], arms: Sequence[ArmFacts]
+) -> list[ArmFacts]:
+    """The arms that a classifier was tried with: some cannot what an arm needs."""
+    tried = {o.arm for o in outcomes if o.classifier == classifier}
+    return [arm for arm in arms if arm.name in tried]
 
 
 def _notes(
@@ -296,12 +308,13 @@ def learning_curve(
     found: dict[str, list[Rung]] = {}
     for (slices, patients), (outcomes, truths) in rungs.items():
         for classifier in dict.fromkeys(o.classifier for o in outcomes):
+            tried = arms_of(classifier, outcomes, arms)
             table = score_table(
                 [o for o in outcomes if o.classifier == classifier], truths,
-                [a.name for a in arms], len(classes),
+                [a.name for a in tried], len(classes),
                 resamplings=settings.bootstrap, seed=settings.seed,
             )  # fmt: skip
-            rival = _choose(table, arms, settings.choose_synthetic)[0]
+            rival = _choose(table, tried, settings.choose_synthetic)[0]
             gain = _test(table, _precision(table, rival, settings.independent), arm, rival)
             one = table.arms[arm]
             added = np.median([o.n_synthetic for of_fold in one.outcomes for o in of_fold])

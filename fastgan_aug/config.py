@@ -177,6 +177,8 @@ class DownstreamConfig(_Section):
         width: Feature maps of the classifier's first layer.
         bootstrap: Resamplings of folds, seeds and test patients for the intervals.
         arms: Names of the arms that are compared (`downstream.arms`); none names the usual four.
+        classifiers: Each arm is fitted with each of these: `small-cnn`, `residual`, `boosting`, or
+            the import path of one's own torch module or scikit-learn estimator.
     """
 
     factor: str | None = None
@@ -188,6 +190,7 @@ class DownstreamConfig(_Section):
     width: int = Field(16, ge=1)
     bootstrap: int = Field(1000, ge=100)
     arms: list[str] = []
+    classifiers: list[str] = Field(default=["small-cnn"], min_length=1)
 
 
 def _gate() -> list[Rule]:

@@ -12,19 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from downstream.arms import (
-    ARMS,
-    FURTHER_ARMS,
-    Arm,
-    arms_named,
-    class_weights,
-    filled_to,
-    oversampling,
-    real,
-    request_counts,
-    with_synthetic,
-)
-from downstream.augmentation import classical_augmentation
+from downstream.arms.arm import Arm
+from downstream.arms.augmentation import augmented, classical_augmentation
+from downstream.arms.catalogue import ARMS, FURTHER_ARMS, KNOWN, arms_named
+from downstream.arms.filling import filled_to, request_counts
+from downstream.arms.reweighting import class_weights, oversampling, real
+from downstream.arms.sources import added, halved
 from downstream.material import Material
 from downstream.service import trained_patients
 from fastgan_aug.conditions import ConditionSpace
@@ -86,12 +79,12 @@ def test_oversampling_draws_every_class_equally_often(material: Material) -> Non
 
 
 def test_synthetic_fills_every_class_to_the_majority(material: Material) -> None:
-    fit = with_synthetic(material, 3)
+    fit = added("synthetic")(material, 3)
     counts = np.bincount(fit.labels, minlength=4)
     assert (counts == material.counts.max()).all()
     assert fit.n_synthetic == counts.sum() - len(material.labels)
-    assert np.array_equal(fit.images, with_synthetic(material, 3).images)
-    assert not np.array_equal(fit.images, with_synthetic(material, 4).images)
+    assert np.array_equal(fit.images, added("synthetic")(material, 3).images)
+    assert not np.array_equal(fit.images, added("synthetic")(material, 4).images)
 
 
 def test_the_request_names_values_or_cells_where_values_are_shared(material: Material) -> None:
@@ -122,10 +115,10 @@ def test_a_wrong_batch_is_refused(material: Material, spoil, error) -> None:  # 
     source = material.synthetic
     bad = replace(material, synthetic=lambda *asked: spoil(source(*asked)))
     with pytest.raises(error):
-        with_synthetic(bad, 0)
+        added("synthetic")(bad, 0)
 
 
-def augmented(images: NDArray[np.float32], flippable: bool, shift: int, seed: int = 0):  # type: ignore[no-untyped-def]
+def changed(images: NDArray[np.float32], flippable: bool, shift: int, seed: int = 0):  # type: ignore[no-untyped-def]
     augment = classical_augmentation(np.full(len(images), flippable), shift)
     random = torch.Generator().manual_seed(seed)
     taken = torch.from_numpy(images)[:, None]
@@ -134,28 +127,28 @@ def augmented(images: NDArray[np.float32], flippable: bool, shift: int, seed: in
 
 def test_augmentation_keeps_range_and_shape_and_follows_its_seed(material: Material) -> None:
     images = material.images
-    first = augmented(images, True, 2)
+    first = changed(images, True, 2)
     assert first.shape == images.shape
     assert first.dtype == np.float32
     assert first.min() >= 0
     assert first.max() <= 1
-    assert np.array_equal(first, augmented(images, True, 2))
-    assert not np.array_equal(first, augmented(images, True, 2, seed=1))
+    assert np.array_equal(first, changed(images, True, 2))
+    assert not np.array_equal(first, changed(images, True, 2, seed=1))
 
 
 def test_only_flippable_slices_are_mirrored() -> None:
     images = np.zeros((200, 32, 32), np.float32)
     images[:, 8:24, 4:8] = 1
-    on_the_other_side = augmented(images, False, 2)[:, :, 16:].mean(axis=(1, 2)) > 0.05
+    on_the_other_side = changed(images, False, 2)[:, :, 16:].mean(axis=(1, 2)) > 0.05
     assert not on_the_other_side.any()
-    mirrored = augmented(images, True, 2)[:, :, 16:].mean(axis=(1, 2)) > 0.05
+    mirrored = changed(images, True, 2)[:, :, 16:].mean(axis=(1, 2)) > 0.05
     assert 0.3 < mirrored.mean() < 0.7
 
 
 def test_shifts_stay_within_their_bound() -> None:
     images = np.zeros((100, 32, 32), np.float32)
     images[:, 16, 16] = 1
-    peaks = augmented(images, False, 3).reshape(100, -1).argmax(axis=1)
+    peaks = changed(images, False, 3).reshape(100, -1).argmax(axis=1)
     offsets = np.stack([peaks // 32, peaks % 32]) - 16
     # The rare peak under heavy noise and blur is off by more: the bound is of the bulk.
     assert np.mean(np.abs(offsets).max(axis=0) <= 4) > 0.9
@@ -164,7 +157,7 @@ def test_shifts_stay_within_their_bound() -> None:
 
 def test_a_flip_rule_of_another_data_set_is_refused(material: Material) -> None:
     with pytest.raises(ConfigError):
-        oversampling(replace(material, rules=AugmentConfig(flip={"level": ["COR"]})), 0)
+        augmented(oversampling)(replace(material, rules=AugmentConfig(flip={"level": ["COR"]})), 0)
 
 
 def test_the_arms_have_their_own_names() -> None:
@@ -205,7 +198,9 @@ def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: 
     assert fit.images.shape == (len(fit.labels), *material.images.shape[1:])
     assert (fit.images.min(), fit.images.max()) >= (0, 0)
     assert set(fit.labels.tolist()) == set(material.labels.tolist())
-    assert (fit.n_synthetic > 0) == (arm.source != "real")
+    assert (fit.n_synthetic > 0) == (arm.source != "real" or "SMOTE" in arm.name)
+    before = 0 if fit.pretraining is None else len(fit.pretraining.images)
+    assert fit.n_real + fit.n_synthetic == len(fit.images) + before
     again = arm.prepare(both, 3)
     assert np.array_equal(fit.images, again.images)
     if fit.augment is not None:  # also for slices that are not among the real ones
@@ -222,8 +217,28 @@ def test_smote_fills_every_class_with_mixtures(material: Material) -> None:
         material, images=material.images[59:62], labels=np.asarray([0, 1, 1]),
         cells=np.asarray([0, 1, 1]),
     )  # fmt: skip
-    with pytest.raises(DataError, match="two slices of every class"):
+    with pytest.raises(DataError, match="has 1 slice"):
         arms_named(["SMOTE"])[0].prepare(lonely, 0)
+
+
+def test_half_of_a_class_is_drawn_from_its_real_slices(material: Material) -> None:
+    fit = halved("synthetic")(material, 0)
+    assert fit.sampling is not None
+    chances = fit.sampling / fit.sampling.sum()
+    assert np.bincount(fit.labels, chances) == pytest.approx(np.full(4, 0.25))
+    real_share = np.bincount(fit.labels, chances * ~fit.synthetic)
+    nothing_added = np.bincount(fit.labels, fit.synthetic) == 0
+    assert real_share == pytest.approx(np.where(nothing_added, 0.25, 0.125))
+
+
+def test_a_pre_training_takes_its_part_of_the_steps(material: Material) -> None:
+    fit = KNOWN["synthetic, then real + classical augmentation"].prepare(material, 0)
+    (before, n_before), (after, n_after) = fit.phases(7)
+    assert (n_before, n_after) == (3, 4)
+    assert before.synthetic.all()
+    assert not after.synthetic.any()
+    assert before.augment is not None
+    assert after.augment is not None
 
 
 def test_synthetic_alone_has_no_real_slice(material: Material) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from test_arms import RULES, replayed
 
-from downstream.arms import arms_named
+from downstream.arms.catalogue import arms_named
 from downstream.classifier_pieces import (
     Experiment,
     do_piece,
@@ -109,6 +109,10 @@ def test_a_folder_of_another_experiment_is_refused(toy: Dataset, tmp_path: Path)
     start(replace(experiment, config=QUICK.model_copy(update={"seeds": [7]})), [{"train": "a"}])
     with pytest.raises(ConfigError, match="folds"):
         start(experiment, [{"train": "b"}])
+    start(experiment, [{"train": "a"}, {"train": "c"}])  # a further fold
+    start(experiment, [{"train": "a"}])
+    with pytest.raises(ConfigError, match="folds"):
+        start(experiment, [{"train": "a"}, {"train": "b"}])
     longer = QUICK.model_copy(update={"steps": 31})
     with pytest.raises(ConfigError, match="config"):
         start(replace(experiment, config=longer), [{"train": "a"}])

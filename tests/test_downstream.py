@@ -17,8 +17,8 @@ from served import NETWORK, FolderModels, InProcess, lineage, tiny_checkpoint
 from test_arms import RULES, replayed
 from typer.testing import CliRunner
 
-import downstream.experiment as experiment
-from downstream.arms import ARMS
+from downstream.arms.catalogue import ARMS
+from downstream.classifiers import torch_kind
 from downstream.experiment import run_experiment
 from downstream.report import Judgement, UsefulnessReport, usefulness_table
 from fastgan_aug.cli.downstream import print_report, register_commands, write_report
@@ -114,15 +114,15 @@ def test_all_arms_take_the_same_steps_and_tell_their_progress(
     asked: set[FitSettings] = set()
     fits = 0
     told: list[tuple[str, int, int]] = []
-    original = experiment.fit_classifier
+    original = torch_kind.fit_network
 
-    def watched(images, labels, classes, settings, **more):  # type: ignore[no-untyped-def]
+    def watched(make, images, labels, classes, settings, **more):  # type: ignore[no-untyped-def]
         nonlocal fits
         fits += 1
         asked.add(settings)
-        return original(images, labels, classes, settings, **more)
+        return original(make, images, labels, classes, settings, **more)
 
-    monkeypatch.setattr(experiment, "fit_classifier", watched)
+    monkeypatch.setattr(torch_kind, "fit_network", watched)
     short = QUICK.model_copy(update={"steps": 3, "seeds": [0, 1]})
     experiment_on(*parts, short, progress=lambda *event: told.append(event))
     assert asked == {FitSettings(3, 32, 3e-3, 6)}
@@ -334,13 +334,13 @@ def test_every_arm_takes_the_same_steps(
     parts: tuple[Dataset, Dataset], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    fit = experiment.fit_classifier
+    fit = torch_kind.fit_network
 
     def counted(*arguments: object, **options: object) -> object:
-        taken.append(arguments[3].steps)  # type: ignore[attr-defined]
+        taken.append(arguments[4].steps)  # type: ignore[attr-defined]
         return fit(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(experiment, "fit_classifier", counted)
+    monkeypatch.setattr(torch_kind, "fit_network", counted)
     config = QUICK.model_copy(update={"arms": ["real", name], "seeds": [0], "steps": 31})
     report = experiment_on(*parts, config=config)
     own = taken[-(2 if "then" in name else 1) :]

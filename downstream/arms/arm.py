@@ -8,6 +8,9 @@ from typing import Literal
 
 from downstream.material import Fit, Material
 
+FOCAL, MIXUP, AUGMENTATION, PRETRAINING = "focal loss", "mixup", "augmentation", "pre-training"
+NEEDS = frozenset({FOCAL, MIXUP, AUGMENTATION, PRETRAINING})
+"""What an arm may need of a classifier, beyond slices, labels and their weights."""
 Prepare = Callable[[Material, int], Fit]
 """(material, seed) to what is fitted."""
 
@@ -21,15 +24,18 @@ class Arm:
         prepare: (material, seed) to what is fitted.
         source: Where its further slices come from.
         ratio: Of synthetic to real slices, as text; None where it has none.
-        augmented: Whether the classical augmentation is applied too.
         filtered: Whether its further slices pass the version's filter.
-        pretrained: Whether it is fitted on synthetic slices first.
+        needs: Which ``NEEDS`` it has of a classifier.
     """
 
     name: str
     prepare: Prepare = field(repr=False)
     source: Literal["real", "synthetic", "oracle"] = "real"
     ratio: str | None = None
-    augmented: bool = False
     filtered: bool = False
-    pretrained: bool = False
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def augmented(self) -> bool:
+        """Whether the classical augmentation is applied too."""
+        return AUGMENTATION in self.needs

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from downstream.arms.arm import Arm
+from downstream.arms.arm import AUGMENTATION, FOCAL, MIXUP, PRETRAINING, Arm
 from downstream.arms.augmentation import augmented
 from downstream.arms.mixing import interpolated, mixup
 from downstream.arms.reweighting import class_weights, focal, oversampling, real
-from downstream.arms.sources import Origin, added, alone, first
+from downstream.arms.sources import Origin, added, alone, first, halved
 from fastgan_aug.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 RATIOS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0, "fill": None}
 """Synthetic to real slices in all; `fill` brings every class up to the largest."""
+AUGMENTS = frozenset({AUGMENTATION})
 ORIGINS: dict[str, Origin] = {
     "real + synthetic": "synthetic",
     "real + filtered synthetic": "filtered",
@@ -39,23 +37,23 @@ def with_source(name: str, ratio: str, both: bool) -> Arm:
         augmented(prepare) if both else prepare,
         "oracle" if origin == "oracle" else "synthetic",
         ratio,
-        augmented=both,
         filtered=origin == "filtered",
+        needs=AUGMENTS if both else frozenset(),
     )
 
 
 ARMS = (
     Arm("real", real),
     Arm("class weights", class_weights),
-    Arm("oversampling + classical augmentation", augmented(oversampling), augmented=True),
+    Arm("oversampling + classical augmentation", augmented(oversampling), needs=AUGMENTS),
     with_source("real + synthetic", "fill", both=False),
 )
 """What is compared unless `downstream.arms` names others."""
 FURTHER_ARMS = (
-    Arm("focal loss", focal),
+    Arm("focal loss", focal, needs=frozenset({FOCAL})),
     Arm("oversampling", oversampling),
-    Arm("classical augmentation", augmented(real), augmented=True),
-    Arm("mixup", mixup),
+    Arm("classical augmentation", augmented(real), needs=AUGMENTS),
+    Arm("mixup", mixup, needs=frozenset({MIXUP})),
     Arm("SMOTE", interpolated("SMOTE")),
     Arm("borderline SMOTE", interpolated("BorderlineSMOTE")),
     *(
@@ -63,10 +61,18 @@ FURTHER_ARMS = (
         for name, both, ratio in itertools.product(ORIGINS, (False, True), RATIOS)
         if (name, ratio, both) != ("real + synthetic", "fill", False)
     ),
-    Arm("synthetic, then real", first, "synthetic", pretrained=True),
+    Arm("half real, half synthetic + classical augmentation", augmented(halved("synthetic")),
+        "synthetic", "fill", needs=AUGMENTS),
+    Arm("synthetic, then real", first(alone, real), "synthetic", needs=frozenset({PRETRAINING})),
+    Arm("synthetic, then real + classical augmentation",
+        first(augmented(alone), augmented(oversampling)), "synthetic",
+        needs=AUGMENTS | {PRETRAINING}),
     Arm("synthetic alone", alone, "synthetic"),
-)
+)  # fmt: skip
 """What else `downstream.arms` may name."""
+
+
+KNOWN = {arm.name: arm for arm in (*ARMS, *FURTHER_ARMS)}
 
 
 def arms_named(names: Sequence[str]) -> tuple[Arm, ...]:
@@ -76,14 +82,13 @@ def arms_named(names: Sequence[str]) -> tuple[Arm, ...]:
         ConfigError: an unknown name, one that stands there twice, or no arm without synthetic
             slices to compare with.
     """
-    known = {arm.name: arm for arm in (*ARMS, *FURTHER_ARMS)}
-    unknown = sorted(set(names) - set(known))
+    unknown = sorted(set(names) - set(KNOWN))
     if unknown or len(set(names)) < len(names):
         raise ConfigError(
             f"downstream.arms names {unknown or 'an arm twice'}",
-            allowed=", ".join(known), do="correct the configuration",
+            allowed=", ".join(KNOWN), do="correct the configuration",
         )  # fmt: skip
-    chosen = tuple(known[name] for name in names) or ARMS
+    chosen = tuple(KNOWN[name] for name in names) or ARMS
     if all(arm.source != "real" for arm in chosen):
         raise ConfigError(
             "downstream.arms has no arm without synthetic slices",
@@ -91,22 +96,3 @@ def arms_named(names: Sequence[str]) -> tuple[Arm, ...]:
             do='add "real" or "oversampling + classical augmentation"',
         )
     return chosen
-
-
-def available(arms: Iterable[Arm], *, filtered: bool, oracle: bool) -> tuple[Arm, ...]:
-    """The arms whose slices there are; the others are left out, and the log says which.
-
-    Args:
-        arms: What is asked for.
-        filtered: Whether there is a filtered source.
-        oracle: Whether there is an oracle.
-    """
-    asked = tuple(arms)
-    kept = tuple(
-        arm
-        for arm in asked
-        if (filtered or not arm.filtered) and (oracle or arm.source != "oracle")
-    )
-    if left := [arm.name for arm in asked if arm not in kept]:
-        log.warning("left out, since there is no filter or no oracle: %s", ", ".join(left))
-    return kept

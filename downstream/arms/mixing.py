@@ -40,9 +40,9 @@ def interpolated(name: Literal["SMOTE", "BorderlineSMOTE"]) -> Prepare:
         require("imblearn", "imbalanced")
         sampler = _sampler(name, material, seed)
         flat = material.images.reshape(len(material.images), -1)
-        images, labels = sampler(flat, material.labels)
+        pixels, labels = sampler(flat, material.labels)
+        images = np.clip(np.asarray(pixels, np.float32), 0, 1)
         made = np.arange(len(images)) >= len(flat)  # the real ones stand first, as they were
-        images = np.clip(np.asarray(images, np.float32), 0, 1)
         return Fit(
             images.reshape(-1, *material.images.shape[1:]), np.asarray(labels, np.int64), made
         )

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from downstream.arms.arm import Prepare
 from downstream.arms.filling import filled_to, request_counts
-from downstream.arms.reweighting import real
 from downstream.material import Fit, Material, SyntheticBatch, SyntheticSource
 from fastgan_aug.errors import DataError
 
@@ -47,9 +46,38 @@ def alone(material: Material, seed: int) -> Fit:
     return _asked(material.synthetic, nothing, filled_to(counts, None), material, seed)
 
 
-def first(material: Material, seed: int) -> Fit:
-    """Pre-trained on synthetic slices alone, then fitted on the real ones as they are."""
-    return replace(real(material, seed), pretraining=alone(material, seed))
+def halved(origin: Origin) -> Prepare:
+    """Filled up, but half of what is drawn of a class are its real slices, however few they are.
+
+    Every class is drawn equally often; one that nothing was added to is drawn from its real slices.
+
+    Args:
+        origin: Which of the material's sources the others come from.
+    """
+    fill = added(origin)
+
+    def prepare(material: Material, seed: int) -> Fit:
+        fit = fill(material, seed)
+        group = 2 * fit.labels + fit.synthetic
+        size = np.bincount(group, minlength=2 * len(material.classes))
+        kinds = np.maximum((size.reshape(-1, 2) > 0).sum(axis=1), 1)[fit.labels]
+        return replace(fit, sampling=np.asarray(1.0 / (size[group] * kinds), np.float64))
+
+    return prepare
+
+
+def first(before: Prepare, after: Prepare) -> Prepare:
+    """Pre-trained on one thing, then fitted on another.
+
+    Args:
+        before: Of the first part of the steps.
+        after: Of the rest.
+    """
+
+    def prepare(material: Material, seed: int) -> Fit:
+        return replace(after(material, seed), pretraining=before(material, seed))
+
+    return prepare
 
 
 def source_of(material: Material, origin: Origin) -> SyntheticSource:

@@ -57,10 +57,14 @@ def _described(images: NDArray[np.float32]) -> F64:
 
 def _over_blocks(reduce: np.ufunc, pixels: F64, blocks: int) -> F64:
     """(N, S, S) to (N, blocks, blocks): sums or maxima; mirrored blocks are of mirrored pixels."""
+    if pixels.shape[-1] % 2:  # the middle line is of both sides
+        middle = pixels.shape[-1] // 2
+        for axis in (1, 2):
+            pixels = np.insert(pixels, middle, pixels.take(middle, axis), axis)
     size = pixels.shape[-1]
     half = np.linspace(0, size / 2, blocks // 2 + 1).astype(np.int64)[:-1]
-    starts = np.concatenate([half, (size - half)[:0:-1], [size]])
-    starts = np.unique(np.concatenate([starts[:-1], [(size + 1) // 2]]))
+    starts = np.concatenate([half, (size - half)[:0:-1], [size // 2]])
+    starts = np.unique(starts)
     return np.asarray(reduce.reduceat(reduce.reduceat(pixels, starts, axis=1), starts, axis=2))
 
 

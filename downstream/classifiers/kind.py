@@ -7,7 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from downstream.arms.arm import AUGMENTATION, FOCAL, MIXUP, PRETRAINING
 from downstream.material import Fit
+from fastgan_aug.errors import ConfigError
 from fastgan_aug.quality.likeness.classifier import FitSettings
 
 
@@ -25,6 +27,10 @@ class Kind(Protocol):
     def name(self) -> str:
         """As written in the report."""
 
+    @property
+    def cannot(self) -> frozenset[str]:
+        """Which ``arms.arm.NEEDS`` it cannot meet: arms with these are not tried with it."""
+
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> Fitted:
         """A new classifier, fitted; the same arguments give the same predictions.
 
@@ -38,3 +44,23 @@ class Kind(Protocol):
             DataError: slices or labels that cannot be fitted.
             ConfigError: a user's own classifier does not keep to what is asked of it.
         """
+
+
+def check_takes(kind: Kind, fit: Fit) -> None:
+    """Refuses a fit that the kind would only pretend to do.
+
+    Raises:
+        ConfigError: ``fit`` asks for something that the kind cannot.
+    """
+    asked = {
+        FOCAL: bool(fit.focal_gamma),
+        MIXUP: bool(fit.mixup_alpha),
+        AUGMENTATION: fit.augment is not None,
+        PRETRAINING: fit.pretraining is not None,
+    }
+    if missing := sorted(need for need in kind.cannot if asked[need]):
+        raise ConfigError(
+            f"the classifier {kind.name!r} takes no {', '.join(missing)}",
+            allowed="a network: small-cnn, residual, or a torch module of yours",
+            do="leave that arm or that classifier out",
+        )

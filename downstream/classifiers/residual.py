@@ -83,9 +83,7 @@ class ResidualNet(nn.Module):
         return torch.as_tensor(self.head(self.drop(pooled)))
 
 
-def residual_net(
-    images: NDArray[np.float32], n_classes: int, settings: FitSettings
-) -> ResidualNet:
+def residual_net(images: NDArray[np.float32], n_classes: int, settings: FitSettings) -> ResidualNet:
     """A new one that standardises as these images, (N, S, S) in [0, 1], need it."""
     mean, std = float(images.mean()), float(images.std()) + 1e-6
     return ResidualNet(n_classes, images.shape[1], settings.width, mean, std)

@@ -46,10 +46,12 @@ class TorchKind:
     Attributes:
         name: As written in the report.
         make: Makes a new one.
+        cannot: Nothing.
     """
 
     name: str
     make: Make = field(repr=False)
+    cannot: frozenset[str] = frozenset()
 
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> FittedNetwork:
         """See ``Kind``; after a pre-training the same weights go on, with a new schedule."""

@@ -72,7 +72,7 @@ class Nested:
 
     def experiment(self, parts: Sequence[NestedParts], checkpoints: Sequence[Path]) -> Experiment:
         """What is compared, on folds with these generators."""
-        from downstream.arms import arms_named
+        from downstream.arms.catalogue import arms_named
         from downstream.classifier_pieces import Experiment
 
         folds = [OpenNested(*both) for both in zip(parts, checkpoints, strict=True)]
