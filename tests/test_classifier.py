@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
-from fastgan_aug.quality.likeness.classifier import Classifier, FitSettings, fit_classifier
+from fastgan_aug.quality.likeness.classifier import (
+    Classifier,
+    FitSettings,
+    fit_classifier,
+    fit_network,
+    small_cnn,
+)
 from fastgan_aug.quality.likeness.faithfulness import faithfulness
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -73,8 +79,10 @@ def test_a_class_never_sampled_is_never_learnt() -> None:
 
 
 def test_a_class_without_weight_is_never_learnt() -> None:
-    data = bars()
-    classifier = fit(data, class_weights=np.asarray([1, 1, 0], np.float32))
+    data, weights = bars(), np.asarray([1, 1, 0], np.float32)
+    settings = FitSettings(40, 32, width=4)
+    network = fit_network(small_cnn, *data, 3, settings, seed=1, class_weights=weights)
+    classifier = Classifier(network, data[0].shape[1])
     assert set(classifier.predict(data[0])) <= {0, 1}
 
 

@@ -169,21 +169,16 @@ def fit_classifier(
     settings: FitSettings,
     *,
     seed: int,
-    class_weights: NDArray[np.float32] | None = None,
-    augment: Augment | None = None,
     sampling: NDArray[np.float64] | None = None,
-    focal_gamma: float = 0.0,
-    mixup_alpha: float = 0.0,
 ) -> Classifier:
-    """Fits the small CNN; see ``fit_network``.
+    """Fits the small CNN as the gate does, without changes to slices; see ``fit_network``.
 
     Raises:
         DataError: images or labels do not fit each other, or a label is out of range.
     """
     network = fit_network(
-        small_cnn, images, labels, n_classes, settings, seed=seed, class_weights=class_weights,
-        augment=augment, sampling=sampling, focal_gamma=focal_gamma, mixup_alpha=mixup_alpha,
-    )  # fmt: skip
+        small_cnn, images, labels, n_classes, settings, seed=seed, sampling=sampling
+    )
     return Classifier(network, images.shape[1])
 
 
