@@ -43,7 +43,7 @@ class Opened:
     def __call__(self) -> Fold:
         self.opened.append(self.number)
         dealt = deal_patients(self.dataset, "shape", 3, 0)
-        fold = nested_fold(self.dataset, list(dealt[self.number]), self.number, 0)
+        fold = nested_fold(self.dataset, list(dealt[self.number]), self.number, 0, "shape")
         train = fold.train.take(fold.train.labelled)
         fold = replace(fold, synthetic=replayed(train), seen=SeenPatients.of(train))
         fold.check()

@@ -24,7 +24,7 @@ CLASSES = {"disc", "ring", "bar", "cross"}
 
 def folds_of(dataset: Dataset, wanted: int = 3) -> list[Fold]:
     dealt = deal_patients(dataset, "shape", wanted, 0)
-    return [nested_fold(dataset, list(names), k, 0) for k, names in enumerate(dealt)]
+    return [nested_fold(dataset, list(names), k, 0, "shape") for k, names in enumerate(dealt)]
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ class NestedParts:
         dealt = deal_patients(dataset, factor, self.config.downstream.folds, seed)
         tested = dealt[self.number].tolist()
         fold = nested_fold(
-            dataset, tested, self.number, seed, unsafe_no_groups=self.unsafe_no_groups
+            dataset, tested, self.number, seed, factor, unsafe_no_groups=self.unsafe_no_groups
         )
         fold.check(unsafe_no_groups=self.unsafe_no_groups)
         return fold
