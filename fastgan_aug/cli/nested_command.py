@@ -264,7 +264,8 @@ def _print_plan(
                 f"{value} {values.count(value)} of {n}"
                 for value, n in patients_per_class(part, factor).items()
             )
-            console.print(f"  fold {fold.number}, {name}: {told} patients", soft_wrap=True)
+            told = f"{told} patients" if told else "none, since a class has too few patients"
+            console.print(f"  fold {fold.number}, {name}: {told}", soft_wrap=True)
     experiment = asked.experiment(parts, [asked.out] * len(parts))
     unfitted = [piece for piece in generators if piece.done is None]
     config, dimension = asked.config, folds[0].train.meta.space.dimension
