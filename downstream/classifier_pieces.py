@@ -103,12 +103,15 @@ class Experiment:
 
     @property
     def pieces(self) -> list[Piece]:
-        """All of them; those of a fold stand together, so that it is opened once."""
+        """All of them, seed by seed: where a budget ends them, the seeds before can be judged.
+
+        Those of a fold stand together, so that it is opened once for each seed.
+        """
         return [
             Piece(number, fold, kind.name, arm.name, seed, self.config, self.rules, self.out)
+            for seed in self.config.seeds
             for number, fold in enumerate(self.folds)
             for kind, arm in tried(self.config.classifiers, self.arms)
-            for seed in self.config.seeds
         ]
 
     @property

@@ -97,10 +97,18 @@ def test_pieces_are_done_once_whatever_ends_them(toy: Dataset, tmp_path: Path) -
     assert seconds_per_piece(experiment, experiment.folds[0]()) > 0
 
 
-def test_a_fold_is_opened_once_for_its_pieces(toy: Dataset, tmp_path: Path) -> None:
+def test_a_fold_is_opened_once_for_its_pieces_of_a_seed(toy: Dataset, tmp_path: Path) -> None:
     experiment = experiment_on(toy, tmp_path, QUICK.model_copy(update={"steps": 1}))
     run_pieces(experiment)
-    assert [len(fold.opened) for fold in experiment.folds] == [1, 1, 1]  # type: ignore[attr-defined]
+    assert [len(fold.opened) for fold in experiment.folds] == [3, 3, 3]  # type: ignore[attr-defined]
+
+
+def test_what_a_budget_leaves_is_complete_seeds(toy: Dataset, tmp_path: Path) -> None:
+    experiment = experiment_on(toy, tmp_path, QUICK.model_copy(update={"steps": 1}))
+    for done, piece in enumerate(experiment.pieces):
+        assert experiment.complete_seeds == list(range(done // (3 * 2)))
+        do_piece(piece)
+    assert experiment.complete_seeds == [0, 1, 2]
 
 
 def test_a_folder_of_another_experiment_is_refused(toy: Dataset, tmp_path: Path) -> None:
