@@ -58,7 +58,7 @@ def arguments() -> argparse.ArgumentParser:
     """What can be asked; the defaults are the quick setting."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--images", type=int, default=4_000, help="budget of a generator")
-    words.add_argument("--steps", type=int, default=120, help="of a fit of the classifier")
+    words.add_argument("--steps", type=int, default=80, help="of a fit of the classifier")
     words.add_argument("--rounds", type=int, default=5, help="timings of each number of workers")
     words.add_argument("--work", type=Path, default=Path("runs/benchmark-downstream"))
     return words
