@@ -117,6 +117,7 @@ def _judge_served(
     from downstream.service import service_source
     from fastgan_aug.cli.downstream_record import record_served
     from fastgan_aug.data.dataset import Dataset
+    from fastgan_aug.engines.mlflow_registry import find
     from serving.client import Client
 
     uri = tracking_uri or settings.tracking.uri
@@ -136,7 +137,7 @@ def _judge_served(
     write_report(report, out, {0: test.images[test.labelled]})
     console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.html'}", markup=False)
     if uri is not None:
-        place = record_served(report, out, str(facts["model"]), version, uri)
+        place = record_served(report, out, find(str(facts["model"]), version, uri), uri)
         console.print(f"in MLflow: version {version}, {place}", markup=False)
 
 

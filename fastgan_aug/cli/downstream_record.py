@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from downstream.report import UsefulnessReport
     from fastgan_aug.cli.nested_command import Nested
+    from fastgan_aug.engines.mlflow_registry import RegisteredVersion
 
 FILES = ("downstream.json", "downstream.html")
 SIGN = {"HELPS": 1.0, "NO EVIDENCE": 0.0, "HARMS": -1.0}
@@ -81,26 +82,23 @@ def record_nested(asked: Nested, report: UsefulnessReport) -> None:
 
 
 def record_served(
-    report: UsefulnessReport, folder: Path, model: str, version: str, uri: str
+    report: UsefulnessReport, folder: Path, version: RegisteredVersion, uri: str
 ) -> str:
     """The same under the version that was served.
 
     Args:
         report: The report, written to ``folder``.
         folder: Of its files.
-        model: Name of the registered model.
-        version: Its number.
+        version: The one that was served.
         uri: MLflow's address.
 
     Returns:
         Folder of the files among the artefacts of the version's run.
 
     Raises:
-        RegistryError: MLflow refused, could not be reached, or has no such version.
+        RegistryError: MLflow refused or could not be reached.
     """
-    from fastgan_aug.engines.mlflow_registry import find
     from fastgan_aug.engines.mlflow_usefulness import record_usefulness
 
     files = [folder / name for name in FILES]
-    found = find(model, version, uri)
-    return record_usefulness(found, files, figures_of(report), words_of(report), uri)
+    return record_usefulness(version, files, figures_of(report), words_of(report), uri)

@@ -16,7 +16,6 @@ from fastgan_aug.cli.downstream import write_report
 from fastgan_aug.cli.downstream_record import record_served
 from fastgan_aug.engines.mlflow_client import connect
 from fastgan_aug.engines.mlflow_registry import find
-from fastgan_aug.errors import ModelNotFound
 
 pytestmark = pytest.mark.integration
 MODEL = "usefulness"
@@ -29,12 +28,12 @@ def judged(caveat: str) -> UsefulnessReport:
 def test_a_version_names_its_last_report_and_keeps_the_others(
     mlflow_uri: str, tmp_path: Path
 ) -> None:
-    registered(tmp_path, mlflow_uri, MODEL, 1)
+    served = registered(tmp_path, mlflow_uri, MODEL, 1)
     client, places = connect(mlflow_uri), []
     for caveat in ("nobody knows whom it saw", ""):
         report = judged(caveat)
         write_report(report, tmp_path / "out")
-        places.append(record_served(report, tmp_path / "out", MODEL, "1", mlflow_uri))
+        places.append(record_served(report, tmp_path / "out", served, mlflow_uri))
         version = find(MODEL, "1", mlflow_uri)
         (judgement,) = report.judgements
         assert judgement.headline is not None
@@ -52,5 +51,3 @@ def test_a_version_names_its_last_report_and_keeps_the_others(
     for place in places:
         names = {Path(f.path).name for f in client.list_artifacts(version.run_id, place)}
         assert names == {"downstream.json", "downstream.html"}
-    with pytest.raises(ModelNotFound):
-        record_served(report, tmp_path / "out", MODEL, "2", mlflow_uri)
