@@ -14,13 +14,15 @@ from downstream.arms.catalogue import arms_named
 from downstream.classifier_pieces import (
     Experiment,
     do_piece,
+    opened,
     run_pieces,
-    seconds_per_piece,
+    seconds_left,
     start,
     truths_of,
 )
 from downstream.fold import Fold, deal_patients, nested_fold
 from downstream.judging import JudgeSettings, judge
+from downstream.outcome import Outcome
 from downstream.report import Judgement
 from downstream.service import oracle_source
 from fastgan_aug.config import DownstreamConfig
@@ -30,6 +32,12 @@ from fastgan_aug.errors import ConfigError, DataError, LeakageError
 
 QUICK = DownstreamConfig(seeds=[0, 1, 2], steps=30, batch=32, width=6, bootstrap=100, folds=3)
 NAMES = ("real", "real + synthetic")
+
+
+@pytest.fixture(autouse=True)
+def nothing_open() -> None:
+    """Folds of one number are the same to the process's memory of the last one."""
+    opened.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,20 @@ def test_pieces_are_done_once_whatever_ends_them(toy: Dataset, tmp_path: Path) -
     assert {(o.fold, o.arm, o.seed) for o in experiment.outcomes} == {
         (k, name, seed) for k in range(3) for name in NAMES for seed in (0, 1)
     }
-    assert seconds_per_piece(experiment, experiment.folds[0]()) > 0
+    assert seconds_left(experiment, experiment.folds[0]()) == 0
+
+
+def test_what_is_left_is_estimated_of_each_classifier(toy: Dataset, tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"steps": 2, "classifiers": ["small-cnn", "boosting"]})
+    experiment = experiment_on(toy, tmp_path, config)
+    sample = experiment.folds[0]()
+    assert seconds_left(experiment, sample) > 0, "measured"
+    for name, seconds in (("small-cnn", 3.0), ("boosting", 50.0)):
+        piece = next(p for p in experiment.pieces if p.classifier == name)
+        do_piece(piece)
+        replace(Outcome.read(piece.path), seconds=seconds).write(piece.path)
+    each = 3 * 2 * 3 - 1  # of folds, arms and seeds
+    assert seconds_left(experiment, sample) == each * 3 + each * 50
 
 
 def test_a_fold_is_opened_once_for_its_pieces_of_a_seed(toy: Dataset, tmp_path: Path) -> None:

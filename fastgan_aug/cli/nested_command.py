@@ -223,7 +223,7 @@ def _run_pieces(
     begun: float,
     console: Console,
 ) -> None:
-    from downstream.classifier_pieces import run_pieces, seconds_per_piece, start
+    from downstream.classifier_pieces import run_pieces, seconds_left, start
 
     facts: list[dict[str, Any]] = [
         digests(fold) | {"generator": record["checkpoint_digest"]}
@@ -231,7 +231,7 @@ def _run_pieces(
     ]
     start(experiment, facts)
     if waiting := len(experiment.waiting):
-        took = seconds_per_piece(experiment, folds[0]) * waiting / asked.workers
+        took = seconds_left(experiment, folds[0]) / asked.workers
         console.print(f"{waiting} of {len(experiment.pieces)} fits to do: about {duration(took)}")
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
@@ -251,7 +251,7 @@ def _print_plan(
     console: Console,
 ) -> None:
     """Folds with counts and patients, arms, fits, and how long all that takes here."""
-    from downstream.classifier_pieces import factor_of, seconds_per_piece
+    from downstream.classifier_pieces import factor_of, seconds_left
     from downstream.fold import patients_per_class
     from fastgan_aug.gan.cost import measure_cost
 
@@ -271,7 +271,7 @@ def _print_plan(
     config, dimension = asked.config, folds[0].train.meta.space.dimension
     cost = measure_cost(config.network, config.training, dimension, steps=3)
     gan = (config.training.images / cost.images_per_second + JUDGING) * len(unfitted)
-    fits = seconds_per_piece(experiment, folds[0]) * len(experiment.waiting)
+    fits = seconds_left(experiment, folds[0])
     console.print(f"  arms: {', '.join(arm.name for arm in experiment.arms)}", soft_wrap=True)
     console.print(
         f"  {len(generators)} generators of {config.training.images:,} images, {len(unfitted)} to "
