@@ -38,7 +38,7 @@ def settings(images: int, steps: int) -> Config:
     values = load_config("demo").to_dict()
     values["training"] |= {"images": images, "checkpoint_every": images}
     values["quality"] |= {"steps": steps, "resplits": 50}
-    values["downstream"] |= {"folds": 2, "seeds": [0, 1, 2], "steps": steps, "bootstrap": 500}
+    values["downstream"] |= {"folds": 2, "seeds": [0, 1, 2, 3], "steps": steps, "bootstrap": 500}
     return Config.of(values)
 
 
