@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -103,12 +104,15 @@ class Experiment:
 
     @property
     def pieces(self) -> list[Piece]:
-        """All of them; those of a fold stand together, so that it is opened once."""
+        """All of them, seed by seed: where a budget ends them, the seeds before can be judged.
+
+        Those of a fold stand together, so that it is opened once for each seed.
+        """
         return [
             Piece(number, fold, kind.name, arm.name, seed, self.config, self.rules, self.out)
+            for seed in self.config.seeds
             for number, fold in enumerate(self.folds)
             for kind, arm in tried(self.config.classifiers, self.arms)
-            for seed in self.config.seeds
         ]
 
     @property
@@ -264,8 +268,10 @@ def _no_generator(
     raise DataError("the fold has no source of synthetic slices", do="fit its generator first")
 
 
-def seconds_per_piece(experiment: Experiment, sample: Fold) -> float:
-    """Of finished pieces their median; otherwise a few steps of one are measured.
+def seconds_left(experiment: Experiment, sample: Fold) -> float:
+    """Of the pieces that are not done, one after the other.
+
+    A classifier's finished pieces tell by their median; without any, a few steps are measured.
 
     Args:
         experiment: What is compared.
@@ -274,12 +280,20 @@ def seconds_per_piece(experiment: Experiment, sample: Fold) -> float:
     Raises:
         FastGANAugError: see ``fitted``.
     """
-    if known := [outcome.seconds for outcome in experiment.outcomes]:
-        return float(median(known))
+    waiting = Counter(piece.classifier for piece in experiment.waiting)
+    known: dict[str, list[float]] = {name: [] for name in waiting}
+    for outcome in experiment.outcomes:
+        known.setdefault(outcome.classifier, []).append(outcome.seconds)
+    return sum(
+        n * (median(known[name]) if known[name] else _measured(experiment, sample, name))
+        for name, n in waiting.items()
+    )
+
+
+def _measured(experiment: Experiment, sample: Fold, classifier: str) -> float:
     config, factor = experiment.config, factor_of(sample.train, experiment.config)
     validation, test = (Part.of(p, factor, sample.train) for p in (sample.validation, sample.test))
-    material = material_of(sample, factor, experiment.rules)
-    kind = classifier_named(config.classifiers[0])
+    material, kind = material_of(sample, factor, experiment.rules), classifier_named(classifier)
     seconds = [
         fit_and_predict(
             kind, ARMS[0], material, validation, test, config.model_copy(update={"steps": steps}), 0

@@ -27,6 +27,7 @@ class Fold:
         number: Of the fold.
         train: What generator, filter and classifiers are fitted on.
         validation: Patients on whom rival and ratio are chosen; the generator never sees them.
+            Without rows where some class has a single patient beside those of the test.
         test: Patients who are scored once.
         seen: Whom the generator saw; None where nobody knows.
         synthetic: Source of synthetic slices; None where there is none.
@@ -54,7 +55,8 @@ class Fold:
             LeakageError: a patient stands in two parts, a part holds synthetic slices, or the
                 generator saw validation or test patients; the message lists the pseudonyms.
             PseudonymKeysDiffer: pseudonyms of two keys.
-            DataError: data without patients, or a part without labelled slices.
+            DataError: data without patients, or a part without labelled slices; a validation part
+                may have no rows at all.
         """
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
         for name, part in parts.items():
@@ -66,7 +68,7 @@ class Fold:
                     do="import the images again with a patient_id column; --unsafe-no-groups "
                     "shows the machinery at work, without a verdict",
                 )
-            if not part.labelled.any():
+            if not part.labelled.any() and (len(part) or part is not self.validation):
                 raise DataError(f"the {name} data have no labelled slice", do="add labelled slices")
             if bool(np.any(part.column("synthetic"))):
                 raise LeakageError(
@@ -183,16 +185,22 @@ def nested_fold(
     test_patients: Sequence[str],
     number: int,
     seed: int,
+    factor: str,
     *,
     unsafe_no_groups: bool = False,
 ) -> Fold:
     """A fold whose validation patients are taken from those who are not tested.
+
+    A validation part that lacks a class that is there to be learnt would choose arms by the other
+    classes alone. So where that class has a single patient, all stay in the training part, and the
+    validation is left without rows: nothing is then chosen in this fold.
 
     Args:
         dataset: Everything.
         test_patients: See ``deal_patients``.
         number: Of the fold.
         seed: Of the validation's split.
+        factor: Whose values are the classes.
         unsafe_no_groups: Takes data without patients.
 
     Raises:
@@ -203,4 +211,7 @@ def nested_fold(
     train, validation = split_by_patient(
         rest, VALIDATION_FRACTION, seed, unsafe_no_groups=unsafe_no_groups
     )
+    known, held = (patients_per_class(part, factor).keys() for part in (rest, validation))
+    if known != held:
+        return Fold(number, rest, rest.take(np.zeros(len(rest), np.bool_)), test)
     return Fold(number, train, validation, test)

@@ -29,7 +29,7 @@ from downstream.statistics.paired import (
     paired_test,
     within_fold,
 )
-from downstream.verdict import verdict
+from downstream.verdict import MINIMUM_PATIENTS, verdict
 from fastgan_aug.errors import DataError
 
 Source = Literal["real", "synthetic", "oracle"]
@@ -133,7 +133,7 @@ def judge(
             _judgement(table, truths, able[table.classifier], classes, patients, settings)
             for table in tables
         ),
-        notes=(*_notes(tables[0], classes, patients, settings), *settings.notes),
+        notes=(*_notes(tables[0], truths, classes, patients, settings), *settings.notes),
         caveat=f"This report proves nothing: {settings.caveat}." if settings.caveat else "",
         provenance=settings.provenance,
     )
@@ -148,7 +148,11 @@ def arms_of(
 
 
 def _notes(
-    table: ScoreTable, classes: Sequence[str], patients: Sequence[int], settings: JudgeSettings
+    table: ScoreTable,
+    truths: Sequence[Truth],
+    classes: Sequence[str],
+    patients: Sequence[int],
+    settings: JudgeSettings,
 ) -> list[str]:
     """What a reader has to know of the test itself."""
     found = [
@@ -156,6 +160,17 @@ def _notes(
         for name, n in zip(classes, patients, strict=True)
         if not n
     ]
+    if (few := min(patients)) < MINIMUM_PATIENTS:
+        found.append(
+            f"The rarest class has {few} test patients, fewer than {MINIMUM_PATIENTS}: whatever "
+            "the scores, the verdict is NO EVIDENCE."
+        )
+    if bare := [str(t.fold) for t in truths if not len(t.validation_labels)]:
+        found.append(
+            f"Folds without a validation part: {', '.join(bare)} of {len(truths)}. Some class has "
+            "too few patients to be held back: nothing is chosen there, and all patients beside "
+            "the test are fitted on."
+        )
     if len(table.folds) == 1:
         found.append(
             "There is one training set: intervals hold the noise of test patients and seeds, not "
@@ -220,14 +235,16 @@ def _choose(
     real = [arm.name for arm in arms if arm.source == "real"]
     synthetic = [arm for arm in arms if arm.source == "synthetic"]
     known = bool(np.isfinite(scores[real[0]]))
-    rival = max(real, key=lambda name: scores[name]) if known else real[0]
+    # Of those fixed beforehand augmentation is the strongest published one.
+    fixed = next((arm.name for arm in arms if arm.source == "real" and arm.augmented), real[0])
+    rival = max(real, key=lambda name: scores[name]) if known else fixed
     if known:
         how = (
             f"The rival is {rival!r}: the best of {len(real)} arms without synthetic slices on the "
             f"validation slices (macro-F1 {scores[rival]:.3f})."
         )
     else:
-        how = f"The rival is {rival!r} by default: there is no validation part to choose it on."
+        how = f"The rival is {rival!r}, fixed beforehand: there is no validation part to choose on."
     if not synthetic:
         return rival, None, how
     if known and choose_synthetic:
@@ -238,7 +255,7 @@ def _choose(
         )  # fmt: skip
     chosen = next((arm for arm in synthetic if arm.ratio == "fill"), synthetic[0]).name
     return rival, chosen, (
-        f"{how} The synthetic arm is {chosen!r}, fixed beforehand: no validation part is known "
+        f"{how} The synthetic arm is {chosen!r}, fixed beforehand: there is no validation part "
         "that the generator did not see."
     )  # fmt: skip
 

@@ -14,13 +14,15 @@ from downstream.arms.catalogue import arms_named
 from downstream.classifier_pieces import (
     Experiment,
     do_piece,
+    opened,
     run_pieces,
-    seconds_per_piece,
+    seconds_left,
     start,
     truths_of,
 )
 from downstream.fold import Fold, deal_patients, nested_fold
 from downstream.judging import JudgeSettings, judge
+from downstream.outcome import Outcome
 from downstream.report import Judgement
 from downstream.service import oracle_source
 from fastgan_aug.config import DownstreamConfig
@@ -30,6 +32,12 @@ from fastgan_aug.errors import ConfigError, DataError, LeakageError
 
 QUICK = DownstreamConfig(seeds=[0, 1, 2], steps=30, batch=32, width=6, bootstrap=100, folds=3)
 NAMES = ("real", "real + synthetic")
+
+
+@pytest.fixture(autouse=True)
+def nothing_open() -> None:
+    """Folds of one number are the same to the process's memory of the last one."""
+    opened.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Opened:
     def __call__(self) -> Fold:
         self.opened.append(self.number)
         dealt = deal_patients(self.dataset, "shape", 3, 0)
-        fold = nested_fold(self.dataset, list(dealt[self.number]), self.number, 0)
+        fold = nested_fold(self.dataset, list(dealt[self.number]), self.number, 0, "shape")
         train = fold.train.take(fold.train.labelled)
         fold = replace(fold, synthetic=replayed(train), seen=SeenPatients.of(train))
         fold.check()
@@ -94,13 +102,34 @@ def test_pieces_are_done_once_whatever_ends_them(toy: Dataset, tmp_path: Path) -
     assert {(o.fold, o.arm, o.seed) for o in experiment.outcomes} == {
         (k, name, seed) for k in range(3) for name in NAMES for seed in (0, 1)
     }
-    assert seconds_per_piece(experiment, experiment.folds[0]()) > 0
+    assert seconds_left(experiment, experiment.folds[0]()) == 0
 
 
-def test_a_fold_is_opened_once_for_its_pieces(toy: Dataset, tmp_path: Path) -> None:
+def test_what_is_left_is_estimated_of_each_classifier(toy: Dataset, tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"steps": 2, "classifiers": ["small-cnn", "boosting"]})
+    experiment = experiment_on(toy, tmp_path, config)
+    sample = experiment.folds[0]()
+    assert seconds_left(experiment, sample) > 0, "measured"
+    for name, seconds in (("small-cnn", 3.0), ("boosting", 50.0)):
+        piece = next(p for p in experiment.pieces if p.classifier == name)
+        do_piece(piece)
+        replace(Outcome.read(piece.path), seconds=seconds).write(piece.path)
+    each = 3 * 2 * 3 - 1  # of folds, arms and seeds
+    assert seconds_left(experiment, sample) == each * 3 + each * 50
+
+
+def test_a_fold_is_opened_once_for_its_pieces_of_a_seed(toy: Dataset, tmp_path: Path) -> None:
     experiment = experiment_on(toy, tmp_path, QUICK.model_copy(update={"steps": 1}))
     run_pieces(experiment)
-    assert [len(fold.opened) for fold in experiment.folds] == [1, 1, 1]  # type: ignore[attr-defined]
+    assert [len(fold.opened) for fold in experiment.folds] == [3, 3, 3]  # type: ignore[attr-defined]
+
+
+def test_what_a_budget_leaves_is_complete_seeds(toy: Dataset, tmp_path: Path) -> None:
+    experiment = experiment_on(toy, tmp_path, QUICK.model_copy(update={"steps": 1}))
+    for done, piece in enumerate(experiment.pieces):
+        assert experiment.complete_seeds == list(range(done // (3 * 2)))
+        do_piece(piece)
+    assert experiment.complete_seeds == [0, 1, 2]
 
 
 def test_a_folder_of_another_experiment_is_refused(toy: Dataset, tmp_path: Path) -> None:

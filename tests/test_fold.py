@@ -24,7 +24,7 @@ CLASSES = {"disc", "ring", "bar", "cross"}
 
 def folds_of(dataset: Dataset, wanted: int = 3) -> list[Fold]:
     dealt = deal_patients(dataset, "shape", wanted, 0)
-    return [nested_fold(dataset, list(names), k, 0) for k, names in enumerate(dealt)]
+    return [nested_fold(dataset, list(names), k, 0, "shape") for k, names in enumerate(dealt)]
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,20 @@ def test_truths_hold_codes_and_no_pseudonym(folds: list[Fold]) -> None:
     owners = folds[1].test.column("patient_id")[folds[1].test.labelled].astype(str)
     for code in set(truth.test_patients.tolist()):
         assert len(set(owners[truth.test_patients == code])) == 1
+
+
+def test_a_class_with_one_patient_beside_the_test_is_learnt_and_nobody_held_back(
+    toy: Dataset,
+) -> None:
+    fold = folds_of(toy, 2)[0]
+    assert patients_per_class(fold.test, "shape")["cross"] == 2
+    assert patients_per_class(fold.train, "shape")["cross"] == 1
+    assert len(fold.validation) == 0
+    assert {*fold.train.patients, *fold.test.patients} == set(toy.patients)
+    fold.check()
+    truth = truth_of(fold, "shape")
+    assert len(truth.validation_labels) == 0
+    for name in ("train", "test"):
+        part = getattr(fold, name)
+        with pytest.raises(DataError, match="no labelled slice"):
+            replace(fold, **{name: part.take(np.zeros(len(part), np.bool_))}).check()

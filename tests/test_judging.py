@@ -87,16 +87,45 @@ def test_where_the_generator_saw_the_validation_the_arm_is_fixed(
     assert judgement.rival == "weights"
 
 
-def test_without_validation_the_first_arm_is_the_rival(
+def test_without_validation_the_rival_is_fixed_and_that_is_said(
     tables: tuple[list[Outcome], list[Truth]],
 ) -> None:
     none = np.zeros(0, np.int64)
     outcomes = [replace(o, validation=o.validation[:0]) for o in tables[0]]
     truths = [replace(t, validation_labels=none, validation_patients=none) for t in tables[1]]
-    (judgement,) = judge(outcomes, truths, ARMS, CLASSES, QUICK).judgements
+    report = judge(outcomes, truths, ARMS, CLASSES, QUICK)
+    (judgement,) = report.judgements
     assert judgement.rival == "real"
-    assert "by default" in judgement.how
+    assert "fixed beforehand" in judgement.how
     assert judgement.arms[0].validation is None
+    assert any("without a validation part: 0, 1, 2, 3 of 4" in note for note in report.notes)
+    augmented = [replace(a, augmented=a.name == "weights") for a in ARMS]
+    (other,) = judge(outcomes, truths, augmented, CLASSES, QUICK).judgements
+    assert other.rival == "weights", "the augmented one where there is one"
+
+
+def test_folds_with_a_validation_part_choose_for_those_without(
+    tables: tuple[list[Outcome], list[Truth]],
+) -> None:
+    none = np.zeros(0, np.int64)
+    outcomes = [o if o.fold else replace(o, validation=o.validation[:0]) for o in tables[0]]
+    bare = replace(tables[1][0], validation_labels=none, validation_patients=none)
+    report = judge(outcomes, [bare, *tables[1][1:]], ARMS, CLASSES, QUICK)
+    assert report.judgements[0].rival == "weights"
+    assert any("without a validation part: 0 of 4" in note for note in report.notes)
+
+
+def test_too_few_patients_are_said_and_cap_the_verdict(
+    tables: tuple[list[Outcome], list[Truth]],
+) -> None:
+    outcomes, truths = tables
+    rare = [
+        replace(t, test_patients=np.where(t.test_labels == 0, 0, t.test_patients)) for t in truths
+    ]
+    report = judge(outcomes, rare, ARMS, CLASSES, QUICK)
+    assert min(report.test_patients) == 4
+    assert {c.verdict for c in report.judgements[0].comparisons} == {"NO EVIDENCE"}
+    assert any("4 test patients, fewer than 5" in note for note in report.notes)
 
 
 def test_the_order_of_the_outcomes_does_not_matter(

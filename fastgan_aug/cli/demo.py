@@ -343,17 +343,18 @@ def _request(results: DemoResults, running: ExitStack, console: Console) -> None
 def _downstream(results: DemoResults, running: ExitStack, console: Console) -> None:
     from downstream.service import service_source
     from fastgan_aug.cli.downstream import compare_arms, print_report, seen_by, write_report
+    from fastgan_aug.cli.downstream_record import record_served
     from fastgan_aug.gan.checkpoint import read_meta
     from serving.client import Client
 
     seen = seen_by(read_meta(results.fit.checkpoint).lineage)
     with Client(results.url) as client:
-        results.usefulness = compare_arms(
-            results.train, results.test, results.config,
-            service_source(client, results.version.version), seen, console,
-        )  # fmt: skip
-    print_report(results.usefulness, console)
-    write_report(results.usefulness, results.folder / "downstream")
+        source = service_source(client, results.version.version)
+        told = compare_arms(results.train, results.test, results.config, source, seen, console)
+    results.usefulness, folder = told, results.folder / "downstream"
+    print_report(told, console)
+    write_report(told, folder)
+    record_served(told, folder, results.version, results.tracking_uri)
 
 
 def _report(results: DemoResults, running: ExitStack, console: Console) -> None:
@@ -362,9 +363,7 @@ def _report(results: DemoResults, running: ExitStack, console: Console) -> None:
     try:
         figures = json.dumps(results.summary(), indent=1, allow_nan=False)
     except ValueError as error:
-        raise StageFailed(
-            "a figure is NaN or infinite", do="train longer; see the report"
-        ) from error
+        raise StageFailed("a figure is NaN or infinite", do="train longer") from error
     results.page = write_report(results)
     with replace_when_complete(results.folder / "results.json") as temporary:
         temporary.write_text(figures)

@@ -81,8 +81,9 @@ def downstream_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """Compares the arms and writes the page and JSON."""
+    from fastgan_aug.cli.downstream_record import record_nested
     from fastgan_aug.cli.fits import usable_cores
-    from fastgan_aug.cli.nested_command import Nested, record_found, run_nested
+    from fastgan_aug.cli.nested_command import Nested, run_nested
     from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import load_config
 
@@ -98,7 +99,7 @@ def downstream_command(
     if (found := run_nested(asked, console, dry_run=dry_run)) is not None:
         print_report(found.report, console)
         write_report(found.report, out, found.images)
-        record_found(asked, found)
+        record_nested(asked, found.report)
         console.print(f"written: {out / 'downstream.html'}", markup=False, soft_wrap=True)
 
 
@@ -114,15 +115,18 @@ def _judge_served(
 ) -> None:
     """One fold, whose generator is a version that is served."""
     from downstream.service import service_source
+    from fastgan_aug.cli.downstream_record import record_served
     from fastgan_aug.data.dataset import Dataset
+    from fastgan_aug.engines.mlflow_registry import find
     from serving.client import Client
 
+    uri = tracking_uri or settings.tracking.uri
     train, test = _split(Dataset.read(data), settings, unsafe_no_groups)
     with Client(url) as client:
         facts = client.model(model)
         version = str(facts["version"])
         console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
-        patients = _model_patients(facts, train, tracking_uri or settings.tracking.uri)
+        patients = _model_patients(facts, train, uri)
         source = service_source(client, version)
         filtered = service_source(client, version, filtered=True) if facts.get("filter") else None
         report = compare_arms(
@@ -132,6 +136,9 @@ def _judge_served(
     print_report(report, console)
     write_report(report, out, {0: test.images[test.labelled]})
     console.print(f"written: {out / 'downstream.json'}, {out / 'downstream.html'}", markup=False)
+    if uri is not None:
+        place = record_served(report, out, find(str(facts["model"]), version, uri), uri)
+        console.print(f"in MLflow: version {version}, {place}", markup=False)
 
 
 def _split(dataset: Dataset, settings: Config, unsafe_no_groups: bool) -> tuple[Dataset, Dataset]:
@@ -250,9 +257,8 @@ def _print_judgement(judgement: Judgement, test_slices: int, console: Console) -
     for c in judgement.comparisons:
         console.print(f"{c.arm} against {c.rival}: [bold]{c.verdict}[/], {c.reason}.")
         if c.detectable is not None:
-            console.print(
-                f"  a true gain of {c.detectable:.3f} would have been found with a power of 0.8"
-            )
+            gain = f"a true gain of {c.detectable:.3f}" if c.detectable < 1 else "no gain at all"
+            console.print(f"  {gain} would have been found with a power of 0.8")
 
 
 def write_report(

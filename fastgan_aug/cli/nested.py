@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class NestedParts:
         dealt = deal_patients(dataset, factor, self.config.downstream.folds, seed)
         tested = dealt[self.number].tolist()
         fold = nested_fold(
-            dataset, tested, self.number, seed, unsafe_no_groups=self.unsafe_no_groups
+            dataset, tested, self.number, seed, factor, unsafe_no_groups=self.unsafe_no_groups
         )
         fold.check(unsafe_no_groups=self.unsafe_no_groups)
         return fold
@@ -81,10 +82,16 @@ class OpenNested:
 
 def read_kept(data: Path, config: Config) -> Dataset:
     """The data set's rows that the configuration keeps."""
+    dataset = _read(data, data.stat().st_mtime_ns if data.is_file() else 0)
+    return dataset.restrict(config.data.keep) if config.data.keep else dataset
+
+
+@lru_cache(maxsize=1)
+def _read(data: Path, written: int) -> Dataset:
+    """Read once: every fold that a process opens is a part of it."""
     from fastgan_aug.data.dataset import Dataset
 
-    dataset = Dataset.read(data)
-    return dataset.restrict(config.data.keep) if config.data.keep else dataset
+    return Dataset.read(data)
 
 
 def with_generator(fold: Fold, checkpoint: Path) -> Fold:

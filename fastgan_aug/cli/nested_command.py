@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -125,39 +124,6 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
     return None if report is None else Found(report, images)
 
 
-def record_found(asked: Nested, found: Found) -> None:
-    """Tells MLflow: a run that names the folds' versions, with the scores and the written files.
-
-    The same report is told once, however often the command is given.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    from fastgan_aug.engines.mlflow_tracking import RunTracker
-
-    digest = hashlib.sha256(found.report.to_json().encode()).hexdigest()
-    folder = asked.out / "told" / digest[:12]
-    if asked.tracking_uri is None or folder.exists():
-        return
-    folder.mkdir(parents=True)
-    config = asked.config
-    tracker = RunTracker(
-        folder, uri=asked.tracking_uri, experiment=config.tracking.experiment,
-        name=f"{config.name}-downstream",
-    )  # fmt: skip
-    generators = found.report.provenance["generators"]
-    versions = ", ".join(str(record["version"]) for record in generators)
-    tags = {"config_digest": config.digest, "report": digest, "generators": versions}
-    tracker.start({"downstream": config.downstream.model_dump(mode="json")}, tags=tags)
-    for judgement in found.report.judgements:
-        tracker.metrics(0, {f"macro_f1 {arm.name}": arm.macro_f1.value for arm in judgement.arms})
-        tracker.metrics(0, {f"gain {c.arm}": c.difference.value for c in judgement.comparisons})
-    for name in ("downstream.json", "downstream.html"):
-        tracker.artefact(asked.out / name, "downstream")
-    tracker.finish()
-    tracker.close()
-
-
 def judged(
     asked: Nested,
     experiment: Experiment,
@@ -198,14 +164,18 @@ def judged(
 
 def gate_notes(records: Sequence[dict[str, Any]]) -> list[str]:
     """What the gate said of each fold's generator; a fold is kept whatever it said."""
-    return [
-        f"Fold {record['seed']}: the gate says PASS of its generator."
-        if record["verdict"]["passed"]
-        else f"Fold {record['seed']}: the gate says FAIL of its generator "
-        f"({len(record['verdict']['failures'])} of {record['verdict']['answers']} answers); the "
-        "fold is kept, since to drop it would select."
-        for record in records
-    ]
+    return [f"Fold {r['seed']}: {_gate_words(r['verdict'])}" for r in records]
+
+
+def _gate_words(verdict: dict[str, Any]) -> str:
+    if verdict["passed"]:
+        return "the gate says PASS of its generator."
+    if not verdict["answers"]:
+        return f"the gate {verdict['failures'][0]['text']}; the fold is kept."
+    return (
+        f"the gate says FAIL of its generator ({len(verdict['failures'])} of {verdict['answers']} "
+        "answers); the fold is kept, since to drop it would select."
+    )
 
 
 def digests(fold: Fold) -> dict[str, str]:
@@ -253,7 +223,7 @@ def _run_pieces(
     begun: float,
     console: Console,
 ) -> None:
-    from downstream.classifier_pieces import run_pieces, seconds_per_piece, start
+    from downstream.classifier_pieces import run_pieces, seconds_left, start
 
     facts: list[dict[str, Any]] = [
         digests(fold) | {"generator": record["checkpoint_digest"]}
@@ -261,7 +231,7 @@ def _run_pieces(
     ]
     start(experiment, facts)
     if waiting := len(experiment.waiting):
-        took = seconds_per_piece(experiment, folds[0]) * waiting / asked.workers
+        took = seconds_left(experiment, folds[0]) / asked.workers
         console.print(f"{waiting} of {len(experiment.pieces)} fits to do: about {duration(took)}")
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
@@ -281,7 +251,7 @@ def _print_plan(
     console: Console,
 ) -> None:
     """Folds with counts and patients, arms, fits, and how long all that takes here."""
-    from downstream.classifier_pieces import factor_of, seconds_per_piece
+    from downstream.classifier_pieces import factor_of, seconds_left
     from downstream.fold import patients_per_class
     from fastgan_aug.gan.cost import measure_cost
 
@@ -294,13 +264,14 @@ def _print_plan(
                 f"{value} {values.count(value)} of {n}"
                 for value, n in patients_per_class(part, factor).items()
             )
-            console.print(f"  fold {fold.number}, {name}: {told} patients", soft_wrap=True)
+            told = f"{told} patients" if told else "none, since a class has too few patients"
+            console.print(f"  fold {fold.number}, {name}: {told}", soft_wrap=True)
     experiment = asked.experiment(parts, [asked.out] * len(parts))
     unfitted = [piece for piece in generators if piece.done is None]
     config, dimension = asked.config, folds[0].train.meta.space.dimension
     cost = measure_cost(config.network, config.training, dimension, steps=3)
     gan = (config.training.images / cost.images_per_second + JUDGING) * len(unfitted)
-    fits = seconds_per_piece(experiment, folds[0]) * len(experiment.waiting)
+    fits = seconds_left(experiment, folds[0])
     console.print(f"  arms: {', '.join(arm.name for arm in experiment.arms)}", soft_wrap=True)
     console.print(
         f"  {len(generators)} generators of {config.training.images:,} images, {len(unfitted)} to "

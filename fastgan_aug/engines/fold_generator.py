@@ -109,18 +109,25 @@ def _judged(
     piece: GeneratorPiece, checkpoint: Path, train: Dataset, validation: Dataset
 ) -> dict[str, Any]:
     """The gate's verdict on the fold's generator against patients it has not seen."""
+    if not validation.labelled.any():
+        return _unasked("the fold has no validation patients")
     synthesizer = Synthesizer.load(checkpoint)
     made = samples(synthesizer, wanted_counts(train, validation, None), piece.seed)
     try:
         report = evaluate(train, validation, *made, piece.config.quality)
     except DataError as error:  # too few patients to be asked
-        failure = {"metric": "gate", "text": f"cannot be asked: {error.what}"}
-        return {"passed": False, "answers": 0, "failures": [failure]}
+        return _unasked(error.what)
     origin = {"checkpoint": synthesizer.meta.digest, "engine": synthesizer.engine}
     report = replace(report, provenance=origin | dict(report.provenance))
     (piece.folder / REPORT).mkdir(exist_ok=True)
     report.write(piece.folder / REPORT / "report.json")
     return verdict_record(report.verdict)
+
+
+def _unasked(why: str) -> dict[str, Any]:
+    """In place of a verdict: what was not judged has not passed."""
+    failure = {"metric": "gate", "text": f"cannot be asked: {why}"}
+    return {"passed": False, "answers": 0, "failures": [failure]}
 
 
 def _registered(piece: GeneratorPiece, checkpoint: Path) -> str | None:
@@ -133,7 +140,7 @@ def _registered(piece: GeneratorPiece, checkpoint: Path) -> str | None:
         uri=piece.tracking_uri,
         model_name=piece.config.tracking.model + MODEL_SUFFIX,
         run_id=run_id,
-        extra_tags={"fold": piece.name},
+        extra_tags={"fold": piece.key},
         alias=None,
     )
     if (piece.folder / REPORT / "report.json").is_file():

@@ -20,6 +20,7 @@ from toy_demo import Demo
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines.job import training_part
 from fastgan_aug.engines.mlflow_client import connect
+from fastgan_aug.engines.mlflow_registry import find
 from fastgan_aug.engines.mlflow_server import check_port
 from fastgan_aug.errors import BalanceError, ModelNotFound, ServiceUnavailable, UnknownCell
 from fastgan_aug.gan.checkpoint import GENERATOR, META, read_meta
@@ -228,6 +229,17 @@ def test_mlflow_has_the_version_as_a_candidate(demo: Demo, mlflow: Any, run: Any
     assert version.tags["config_digest"] == demo.results["config_digest"]
     assert version.tags["dataset_digest"] == demo.results["train_digest"]
     assert version.tags["code_version"] == meta.lineage.code_version
+
+
+def test_mlflow_has_what_the_version_did_to_a_classifier(demo: Demo) -> None:
+    version = find(demo.model, demo.version, demo.tracking_uri)
+    (judgement,) = demo.results["usefulness"]["judgements"]
+    (comparison,) = judgement["comparisons"]
+    assert version.tags["usefulness small-cnn"].startswith(comparison["verdict"])
+    files = connect(demo.tracking_uri).list_artifacts(
+        version.run_id, version.tags["usefulness_report"]
+    )
+    assert {Path(f.path).name for f in files} == {"downstream.json", "downstream.html"}
 
 
 def test_lineage_goes_from_the_batch_to_the_commit(demo: Demo, batch: BalancedBatch) -> None:

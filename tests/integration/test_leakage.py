@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from test_downstream import command, serve_model_of
 
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import split_by_patient
-from fastgan_aug.engines.mlflow_client import local_uri
-from fastgan_aug.engines.mlflow_registry import register
+from fastgan_aug.engines.mlflow_client import connect, local_uri
+from fastgan_aug.engines.mlflow_registry import find, register
 from fastgan_aug.engines.mlflow_tracking import RunTracker
 from fastgan_aug.errors import LeakageError
 from tests.served import ONE_COUNTS, ONE_FACTOR, lineage, tiny_checkpoint
@@ -47,6 +48,15 @@ def test_a_model_of_other_data_but_no_test_patient_is_taken(
     uri = registered(serve_model_of(part, tmp_path, monkeypatch), tmp_path)
     result = command(toy, tmp_path, 0.4, "--tracking-uri", uri)
     assert result.exit_code == 0, result.exception
+    version = find("toy", "1", uri)
+    assert version.tags["usefulness small-cnn"].startswith("NO EVIDENCE: real + synthetic against")
+    files = connect(uri).list_artifacts(version.run_id, version.tags["usefulness_report"])
+    assert {Path(f.path).name for f in files} == {"downstream.json", "downstream.html"}
+    metrics = connect(uri).get_run(version.run_id).data.metrics
+    (judgement,) = json.loads((tmp_path / "out/downstream.json").read_text())["judgements"]
+    (comparison,) = judgement["comparisons"]
+    gain = metrics["usefulness/small-cnn/gain/real _ synthetic"]
+    assert gain == pytest.approx(comparison["difference"]["value"])
 
 
 def test_a_registry_with_another_checkpoint_proves_nothing(

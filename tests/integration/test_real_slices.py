@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from downstream.fold import patients_per_class
+from fastgan_aug.cli.nested_command import Nested
+from fastgan_aug.config import Config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import PseudonymKey
 
@@ -113,3 +116,20 @@ def test_a_phantom_is_seen_beside_real_slices(
         assert row["first"] == sorted(row["first"]), "quartiles"
         assert min(*row["first"], *row["second"]) > 0
     assert (phantom.parent / "few-beside-real.html").stat().st_size > 1000
+
+
+def test_the_nested_proof_tests_every_class_in_every_fold(imported: Path) -> None:
+    dataset = Dataset.read(imported)
+    patients = patients_per_class(dataset, "pattern")
+    config = Config.of({"name": "real", "downstream": {"folds": 100}})
+    parts = Nested(imported, config, imported.parent / "nested").parts
+    assert len(parts) == min(patients.values())
+    tested: list[str] = []
+    for part in parts:
+        fold = part.fold()
+        tested += fold.test.patients
+        for side in (fold.train, fold.test):
+            assert patients_per_class(side, "pattern").keys() == patients.keys()
+        held = patients_per_class(fold.validation, "pattern")
+        assert not held or held.keys() == patients.keys(), "never without one of the classes"
+    assert sorted(tested) == sorted(dataset.take(dataset.labelled).patients)
