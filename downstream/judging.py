@@ -21,6 +21,7 @@ from downstream.score_table import ScoreTable, mean_validation, patients_per_cla
 from downstream.statistics.bootstrap import estimate
 from downstream.statistics.fieller import Ratio, fieller
 from downstream.statistics.paired import (
+    ROUNDING,
     PairedTest,
     Precision,
     detectable,
@@ -278,8 +279,7 @@ def _test(table: ScoreTable, precision: Precision, arm: str, rival: str) -> Pair
     k = list(table.arms).index(arm)
     value = table.arms[arm].value - table.arms[rival].value
     variance = max(float(precision.covariance[k, k]), 0.0)
-    # Differences of equal scores leave rounding errors, whose spread is none.
-    se = float(np.sqrt(variance)) if variance > 1e-20 else 0.0
+    se = float(np.sqrt(variance)) if variance > ROUNDING else 0.0
     return paired_test(value, se, float(precision.df[k]))
 
 
@@ -309,7 +309,7 @@ def learning_curve(
     arm: str,
     settings: JudgeSettings,
 ) -> tuple[LearningCurve, ...]:
-    """Gain of one synthetic arm against the number of rare-class slices, for every classifier.
+    """Gain of one synthetic arm by rare-class slices, of every classifier that tried the arm.
 
     Args:
         rungs: (real training slices of the rare class, patients they are of) to outcomes and
@@ -326,6 +326,8 @@ def learning_curve(
     for (slices, patients), (outcomes, truths) in rungs.items():
         for classifier in dict.fromkeys(o.classifier for o in outcomes):
             tried = arms_of(classifier, outcomes, arms)
+            if arm not in [a.name for a in tried]:
+                continue
             table = score_table(
                 [o for o in outcomes if o.classifier == classifier], truths,
                 [a.name for a in tried], len(classes),

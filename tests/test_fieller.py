@@ -53,3 +53,8 @@ def test_covers_the_true_ratio() -> None:
 def test_nothing_varied_is_undefined() -> None:
     assert "vary" in fieller(0.1, 0.2, np.zeros((2, 2)), 4).reason
     assert "below 0" in fieller(0.1, -0.9, 1e-4 * np.eye(2), 4).reason
+
+
+def test_rounding_errors_of_equal_scores_are_no_denominator() -> None:
+    covariance = np.array([[1e-4, 0.0], [0.0, 1e-36]])
+    assert fieller(0.01, 1e-17, covariance, 2).value is None

@@ -78,3 +78,12 @@ def test_what_is_not_identified_is_undefined(
     worth = curve(real, synthetic).points[0].worth
     assert worth.value is worth.low is worth.high is None
     assert reason in worth.reason
+
+
+def test_a_classifier_without_the_arm_has_no_curve() -> None:
+    arms = (SimulatedArm("real"), SimulatedArm("filled", "synthetic", "fill"))
+    outcomes, truths = simulate(World(folds=2, seeds=2), arms, np.random.default_rng(0))
+    outcomes += [replace(o, classifier="other") for o in outcomes if o.arm == "real"]
+    rungs = {(n, n // 4): (outcomes, truths) for n in (8, 16)}
+    found = learning_curve(rungs, arms, CLASSES, "filled", SETTINGS)
+    assert [curve.classifier for curve in found] == ["simulated"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.statistics.paired import LEVEL
+from downstream.statistics.paired import LEVEL, ROUNDING
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def fieller(top: float, bottom: float, covariance: NDArray[np.float64], df: floa
     from scipy.stats import t
 
     (v11, v12), (_, v22) = covariance
-    if v22 <= 0:
+    if v22 <= ROUNDING:
         return Ratio(None, None, None, "the denominator did not vary: its precision is unknown")
     squared = float(t.ppf(1 - LEVEL / 2, df)) ** 2
     # a r^2 - 2 b r + c <= 0

@@ -17,6 +17,8 @@ LEVEL = 0.05
 POWER = 0.8
 LEAST_OVERLAP = 0.5
 """Of n2 / n1 in the corrected resampled t test."""
+ROUNDING = 1e-20
+"""A variance up to which equal scores differ by rounding errors alone."""
 
 
 @dataclass(frozen=True)
