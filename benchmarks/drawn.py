@@ -80,9 +80,8 @@ def three_kinds(
     )
 
 
-def measured(replicate: Replicate, other: Replicate, images: int) -> list[dict[str, Any]]:
+def measured(classifier: Classifier, replicate: Replicate, images: int) -> list[dict[str, Any]]:
     """Share of each kind that is taken for its own class, by cell."""
-    classifier = expert(Dataset.read(other.test_path))
     fresh = Dataset.read(replicate.test_path)
     synthesizer = Synthesizer.load(generator_of(replicate, images).checkpoint)
     labels, cells = class_labels(fresh, FACTOR), fresh.cell_index[fresh.labelled]
@@ -94,7 +93,9 @@ def measured(replicate: Replicate, other: Replicate, images: int) -> list[dict[s
             continue
         for kind, slices in three_kinds(synthesizer, k, pictures[rows], random).items():
             right = float((classifier.predict(slices) == labels[rows[0]]).mean())
-            found.append(figure(f"{cell}, {kind}: taken for its own class", right, ""))
+            found.append(
+                figure(f"{replicate.setting}, {cell}, {kind}: taken for its own class", right, "")
+            )
     return found
 
 
@@ -102,24 +103,29 @@ def main() -> None:
     """Draws the sets that are missing, and publishes the shares."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--out", type=Path, default=Path("runs/proof"))
-    words.add_argument("--setting", choices=list(SETTINGS), default="8")
+    words.add_argument("--setting", choices=list(SETTINGS), action="append")
     words.add_argument("--replicate", type=int, default=0)
-    words.add_argument("--images", type=int, default=IMAGES, help="budget of the generator")
+    words.add_argument("--images", type=int, default=IMAGES, help="budget of a generator")
     asked = words.parse_args()
     torch.set_num_threads(1)
-    replicate, other = (
-        Replicate(asked.setting, n, asked.out.resolve())
-        for n in (asked.replicate, asked.replicate + 1)
-    )
-    for each in (replicate, other):
+    settings, out = asked.setting or list(SETTINGS), asked.out.resolve()
+    tested = [Replicate(name, asked.replicate, out) for name in settings]
+    other = Replicate(settings[0], asked.replicate + 1, out)
+    for each in (*tested, other):
         each.draw(on_all_cores(2), fresh=True)
-    piece = generator_of(replicate, asked.images)
-    assert piece.done is not None, "fit it first: python -m benchmarks.proof --only-generators"
+    known = [generator_of(each, asked.images).done for each in tested]
+    if None in known:
+        raise SystemExit("fit the generators first: python -m benchmarks.proof --only-generators")
+    classifier = expert(Dataset.read(other.test_path))
     publish(
-        "drawn", measured(replicate, other, asked.images),
-        code=code_version(), setting=asked.setting, replicate=asked.replicate,
-        generator={k: piece.done[k] for k in ("checkpoint_digest", "config_digest",
-                                              "dataset_digest", "code_version")},
+        "drawn",
+        [row for each in tested for row in measured(classifier, each, asked.images)],
+        code=code_version(), replicate=asked.replicate, images=asked.images,
+        generators=[
+            {name: record[name] for name in ("name", "checkpoint_digest", "config_digest",
+                                             "dataset_digest", "code_version")}
+            for record in known if record is not None
+        ],
     )  # fmt: skip
 
 
