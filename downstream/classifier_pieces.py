@@ -19,20 +19,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from downstream.arms.arm import Arm
 from downstream.arms.catalogue import ARMS, KNOWN
 from downstream.classifiers.catalogue import classifier_named
-from downstream.experiment import Part, fit_and_predict, tried
-from downstream.fold import Fold, truth_of
+from downstream.experiment import fit_and_predict, tried
+from downstream.fold import Fold, Part, truth_of
 from downstream.material import Material, SyntheticBatch
 from downstream.outcome import Outcome, Truth
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import ConfigError, DataError
-from fastgan_aug.quality.likeness.faithfulness import class_labels
 from fastgan_aug.storage import replace_when_complete
 
 OpenFold = Callable[[], Fold]
@@ -252,12 +249,6 @@ def material_of(fold: Fold, factor: str, rules: AugmentConfig) -> Material:
     Raises:
         DataError: fewer than two classes in the training part.
     """
-    if len(np.unique(class_labels(fold.train, factor))) < 2:
-        raise DataError(
-            f"the training data have fewer than two values of {factor!r}",
-            allowed="two classes or more",
-            do="predict another factor, or add slices",
-        )
     synthetic = fold.synthetic or _no_generator
     return Material.of(fold.train, factor, rules, synthetic, fold.filtered, fold.oracle)
 

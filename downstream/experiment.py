@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from downstream.arms.arm import Arm
 from downstream.arms.catalogue import arms_named
 from downstream.classifiers.catalogue import check_classifiers, classifier_named
 from downstream.classifiers.kind import Kind
+from downstream.fold import VALIDATION_FRACTION, Fold, Part
 from downstream.judging import JudgeSettings, judge
 from downstream.material import Material, SyntheticSource
 from downstream.outcome import Outcome, Truth
@@ -23,43 +22,16 @@ from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import BY_PATIENT
-from fastgan_aug.data.split import check_disjoint, split_by_patient
-from fastgan_aug.errors import DataError, LeakageError
+from fastgan_aug.data.split import split_by_patient
+from fastgan_aug.errors import DataError
 from fastgan_aug.quality.likeness.classifier import FitSettings
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 log = logging.getLogger(__name__)
-VALIDATION_FRACTION = 0.25
 UNCHECKED = "the patients the model saw are not known: it may have seen the test patients"
 NO_GROUPS = "the data have no patients: one person's slices may stand in training and test"
 Progress = Callable[[str, int, int], None]
 """(what is being fitted, fits done, fits in all)."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Slices to be predicted, or none.
-
-    Attributes:
-        images: (N, S, S) float32 in [0, 1].
-        labels: (N,) classes.
-        patients: (N,) codes.
-    """
-
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    patients: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, dataset: Dataset | None, factor: str, like: Dataset) -> Part:
-        """The labelled slices of a data set; none of the size of ``like`` for None."""
-        if dataset is None:
-            none = np.zeros(0, np.int64)
-            return cls(like.images[:0], none, none)
-        rows = dataset.labelled
-        names = dataset.column("patient_id")[rows].astype(str)
-        codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
-        return cls(dataset.images[rows], class_labels(dataset, factor), codes)
 
 
 def run_experiment(
@@ -98,19 +70,18 @@ def run_experiment(
         DataError: the data have no patients, or too few classes or slices.
     """
     factor = config.factor or train.meta.space.names[-1]
-    _check(train, test, factor, seen, unsafe_no_groups)
+    nobody = train.take(np.zeros(len(train), np.bool_))
+    Fold(0, train, nobody, test, seen).check(unsafe_no_groups=unsafe_no_groups)
     arms = arms_named(config.arms)
     part, held = _validation_part(train, factor)
     material = Material.of(part, factor, rules, synthetic, filtered)
     validation, tested = (Part.of(p, factor, train) for p in (held, test))
-    pairs = tried(config.classifiers, arms)
-    tell = _Counter(progress, len(pairs) * len(config.seeds))
+    fits = [(*pair, seed) for pair in tried(config.classifiers, arms) for seed in config.seeds]
     outcomes = []
-    for kind, arm in pairs:
-        for seed in config.seeds:
-            tell(f"{kind.name}, {arm.name}, seed {seed}")
-            one = fit_and_predict(kind, arm, material, validation, tested, config, seed)
-            outcomes.append(one)
+    for done, (kind, arm, seed) in enumerate(fits):
+        if progress is not None:
+            progress(f"{kind.name}, {arm.name}, seed {seed}", done, len(fits))
+        outcomes.append(fit_and_predict(kind, arm, material, validation, tested, config, seed))
     truth = Truth(0, validation.labels, tested.labels, validation.patients, tested.patients)
     settings = JudgeSettings(
         bootstrap=config.bootstrap,
@@ -118,14 +89,11 @@ def run_experiment(
         caveat=_caveat(train, test, seen),
         notes=tuple(_notes(train, material, seen)),
         provenance={
-            "factor": factor,
-            "train_digest": train.digest,
-            "test_digest": test.digest,
+            "factor": factor, "train_digest": train.digest, "test_digest": test.digest,
             "train_slices": dict(zip(material.classes, material.counts.tolist(), strict=True)),
-            "steps": config.steps,
-            "batch": config.batch,
+            "steps": config.steps, "batch": config.batch,
         },
-    )
+    )  # fmt: skip
     return judge(outcomes, [truth], arms, material.classes, settings)
 
 
@@ -150,54 +118,6 @@ def _caveat(train: Dataset, test: Dataset, seen: SeenPatients | None) -> str:
     if {train.meta.grouping, test.meta.grouping} != {BY_PATIENT}:
         return NO_GROUPS
     return UNCHECKED if seen is None else ""
-
-
-class _Counter:
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def __call__(self, what: str) -> None:
-        if self.progress is not None:
-            self.progress(what, self.done, self.total)
-        self.done += 1
-
-
-def _check(
-    train: Dataset, test: Dataset, factor: str, seen: SeenPatients | None, unsafe_no_groups: bool
-) -> None:
-    for name, part in (("training", train), ("test", test)):
-        if part.meta.grouping != BY_PATIENT and not unsafe_no_groups:
-            raise DataError(
-                f"the {name} data have no patients (grouping {part.meta.grouping!r}): nothing can "
-                "be claimed on them",
-                allowed="data whose rows carry their patients",
-                do="import the images again with a patient_id column; --unsafe-no-groups shows "
-                "the machinery at work, without a verdict",
-            )
-        if not part.labelled.any():
-            raise DataError(f"the {name} data have no labelled slice", do="add labelled slices")
-    if (train.meta.space, train.meta.size) != (test.meta.space, test.meta.size):
-        raise DataError("training and test data differ in factors or size", do="split one data set")
-    check_disjoint(train, test)
-    if bool(np.any(train.column("synthetic"))):
-        raise LeakageError(
-            "the training data hold synthetic slices",
-            allowed="real slices; synthetic ones come from the source",
-            do="keep the rows whose synthetic column is false",
-        )
-    shared = 0 if seen is None else seen.shared_with(test)
-    if shared:
-        raise LeakageError(
-            f"the model was trained on {shared} of the {len(test.patients)} test patients",
-            allowed="a model that saw training patients only",
-            do="train a model on the training part of this split",
-        )
-    if len(set(class_labels(train, factor))) < 2:
-        raise DataError(
-            f"the training data have fewer than two values of {factor!r}",
-            allowed="two classes or more",
-            do="predict another factor, or add slices",
-        )
 
 
 def _notes(train: Dataset, material: Material, seen: SeenPatients | None) -> Iterator[str]:

@@ -9,7 +9,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.experiment import VALIDATION_FRACTION, Part
 from downstream.material import SyntheticSource
 from downstream.outcome import Truth
 from fastgan_aug.data.dataset import Dataset
@@ -17,6 +16,35 @@ from fastgan_aug.data.pseudonyms import SeenPatients, patient_digest
 from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.data.split import check_disjoint, slices_of, split_by_patient
 from fastgan_aug.errors import DataError, LeakageError
+from fastgan_aug.quality.likeness.faithfulness import class_labels
+
+VALIDATION_FRACTION = 0.25
+
+
+@dataclass(frozen=True)
+class Part:
+    """Slices to be predicted, or none.
+
+    Attributes:
+        images: (N, S, S) float32 in [0, 1].
+        labels: (N,) classes.
+        patients: (N,) codes.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    patients: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, dataset: Dataset | None, factor: str, like: Dataset) -> Part:
+        """The labelled slices of a data set; none of the size of ``like`` for None."""
+        if dataset is None:
+            none = np.zeros(0, np.int64)
+            return cls(like.images[:0], none, none)
+        rows = dataset.labelled
+        names = dataset.column("patient_id")[rows].astype(str)
+        codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        return cls(dataset.images[rows], class_labels(dataset, factor), codes)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.errors import DataError
 from fastgan_aug.quality.likeness.classifier import Augment
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
@@ -74,9 +75,19 @@ class Material:
         filtered: SyntheticSource | None = None,
         oracle: SyntheticSource | None = None,
     ) -> Material:
-        """The labelled slices of ``train``."""
+        """The labelled slices of ``train``.
+
+        Raises:
+            DataError: they are of fewer than two classes.
+        """
         rows = train.labelled
         labels = class_labels(train, factor)
+        if len(np.unique(labels)) < 2:
+            raise DataError(
+                f"the training data have fewer than two values of {factor!r}",
+                allowed="two classes or more",
+                do="predict another factor, or add slices",
+            )
         cells, space = train.cell_index[rows], train.meta.space
         values = space.factor(factor).values
         images = train.images[rows]

@@ -236,27 +236,35 @@ def fit_network(
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
     random = torch.Generator().manual_seed(seed)
     rows = _batches(len(images), settings.steps, settings.batch, sampling, random)
+
+    def loss_of(row: Tensor) -> Tensor:
+        taken = pixels[row] if augment is None else augment(pixels[row], row, random)
+        if mixup_alpha:
+            return _mixed_loss(network, taken, targets[row], weights, mixup_alpha, random)
+        return _loss(network(taken), targets[row], weights, focal_gamma)
+
     with torch.random.fork_rng(devices=[]):
         # Initial weights and dropout draw from torch's global stream: fixed here, given back after.
         torch.manual_seed(seed)
         network = make(images, n_classes, settings)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=1e-2, foreach=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, _one_cycle(settings.steps, settings.learning_rate)
-        )
-        network.train()
-        for row in rows:
-            taken = pixels[row] if augment is None else augment(pixels[row], row, random)
-            loss = (
-                _mixed_loss(network, taken, targets[row], weights, mixup_alpha, random)
-                if mixup_alpha
-                else _loss(network(taken), targets[row], weights, focal_gamma)
-            )
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
+        _descend(network, rows, loss_of, settings)
     return network.eval()
+
+
+def _descend(
+    network: nn.Module, rows: Tensor, loss_of: Callable[[Tensor], Tensor], settings: FitSettings
+) -> None:
+    """One optimiser step for each batch of rows."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=1e-2, foreach=True)
+    rate = _one_cycle(settings.steps, settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    network.train()
+    for row in rows:
+        loss = loss_of(row)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
 
 
 def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None, gamma: float) -> Tensor:
