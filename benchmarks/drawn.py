@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.measure import figure, publish
-from benchmarks.proof import IMAGES, generator_config, generator_of
+from benchmarks.proof import IMAGES, generator_config, generator_of, known
 from benchmarks.proof_phantom import FACTOR, SETTINGS, Replicate
 from downstream.arms.augmentation import classical_augmentation
 from fastgan_aug.code_version import code_version
@@ -72,9 +72,7 @@ def three_kinds(
     conditions = torch.from_numpy(condition).expand(len(real), -1)
     measured = generator.appearance.describe(torch.from_numpy(real)[:, None] * 2 - 1)
     drawn = generator(latents, conditions)
-    wanted, generator.wanted = generator.wanted, lambda *_: measured  # type: ignore[method-assign]
-    made = generator(latents, conditions)
-    generator.wanted = wanted  # type: ignore[method-assign]
+    made = generator(latents, conditions, wanted=measured)
     return dict(
         zip(KINDS, (real, *(((x[:, 0] + 1) / 2).numpy() for x in (made, drawn))), strict=True)
     )
@@ -113,9 +111,7 @@ def main() -> None:
     other = Replicate(settings[0], asked.replicate + 1, out)
     for each in (*tested, other):
         each.draw(on_all_cores(2), fresh=True)
-    known = [generator_of(each, asked.images).done for each in tested]
-    if None in known:
-        raise SystemExit("fit the generators first: python -m benchmarks.proof --only-generators")
+    records = [known(each, asked.images) for each in tested]
     classifier = expert(Dataset.read(other.test_path))
     publish(
         "drawn",
@@ -124,7 +120,7 @@ def main() -> None:
         generators=[
             {name: record[name] for name in ("name", "checkpoint_digest", "config_digest",
                                              "dataset_digest", "code_version")}
-            for record in known if record is not None
+            for record in records
         ],
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, shift_of
 from downstream.judging import JudgeSettings, judge
 from downstream.report import Comparison, Judgement
 from downstream.statistics.paired import stated_power
+from fastgan_aug.code_version import code_version
 
 RUNS, MANY_RUNS, QUICK_RUNS, BOOTSTRAP = 200, 1000, 40, 300
 GAIN, SHARE = 0.05, 0.5
@@ -139,6 +140,7 @@ def run_case(case: Case, runs: int, shift: float = 0.0, oracle: float = 0.0) -> 
 
 
 def figures_of(case: Case, found: Found) -> list[dict[str, Any]]:
+    """How often a case was judged how."""
     name = f"{'gain of 5 points' if case.planted else 'no effect'}, {case.name}"
     held = figure(f"{name}: 95 % interval holds the truth", float(np.mean(found.held)), "of runs")
     if not case.planted:
@@ -168,6 +170,7 @@ def figures_of(case: Case, found: Found) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Runs every case and publishes the rates."""
     quick = "--quick" in sys.argv
     figures: list[dict[str, Any]] = []
     for case in CASES:
@@ -177,7 +180,8 @@ def main() -> None:
         figures += figures_of(case, run_case(case, runs, shift, oracle))
     kinds = {"one arm without effect": MANY_RUNS, "other cases": RUNS}
     publish(
-        "verdict", figures, seeds=[0], runs=QUICK_RUNS if quick else kinds, bootstrap=BOOTSTRAP
+        "verdict", figures, seeds=[0], runs=QUICK_RUNS if quick else kinds, bootstrap=BOOTSTRAP,
+        code=code_version(),
     )  # fmt: skip
 
 

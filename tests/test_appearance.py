@@ -252,6 +252,19 @@ def test_calibration_leaves_a_faithful_generator_alone(data: TrainingData) -> No
     assert off.abs().max() < 0.2  # a picture made finer and coarser again is smoother
 
 
+def test_slices_can_be_made_of_given_numbers(model: Appearance) -> None:
+    network = replace(gan_toy.NETWORK, size=64, appearance=True)
+    generator = Generator(network, 4, model).eval()
+    latents = torch.randn(6, generator.latent_size, generator=torch.Generator().manual_seed(0))
+    condition = model.vectors[[0, 1, 2]].repeat(2, 1)
+    with torch.no_grad():
+        drawn = generator(latents, condition)
+        numbers = generator.wanted(latents, condition)
+        assert torch.equal(generator(latents, condition, wanted=numbers), drawn)
+        others = generator(latents, condition, wanted=numbers.flip(0))
+    assert not torch.equal(others, drawn)
+
+
 def test_alike_and_constant_slices_have_an_appearance(data: TrainingData) -> None:
     flat = replace(data, images=torch.full_like(data.images, -0.2))
     one = replace(data, images=data.images[:1].expand_as(data.images).clone())

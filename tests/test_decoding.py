@@ -67,12 +67,12 @@ def assert_refused_or_whole(damaged):
         found = StreamDecoder().feed(damaged)
     except (ValueError, OSError, pa.ArrowException):
         return True
-    for given in found:
-        assert given.images.dtype == np.float32
-        assert given.images.shape[1:] == chunk(1).images.shape[1:]
-        assert given.images.min(initial=0) >= 0
-        assert given.images.max(initial=1) <= 1
-        assert len(given.cells) == len(given.images)
+    for part in found:
+        assert part.images.dtype == np.float32
+        assert part.images.shape[1:] == chunk(1).images.shape[1:]
+        assert part.images.min(initial=0) >= 0
+        assert part.images.max(initial=1) <= 1
+        assert len(part.cells) == len(part.images)
     return False
 
 

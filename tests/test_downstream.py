@@ -251,6 +251,17 @@ def serve_model_of(seen: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch)
     return checkpoint
 
 
+@pytest.mark.parametrize("words", [["--dry-run"], ["--ray"], ["--workers", "2"], ["--budget", "1"]])
+def test_options_of_the_folds_are_refused_for_a_served_version(
+    toy: Dataset, tmp_path: Path, words: list[str]
+) -> None:
+    """Nothing is begun, above all not where a dry run was asked for."""
+    result = command(toy, tmp_path, 0.4, *words)
+    assert result.exit_code
+    assert "--url without them" in f"{result.output} {result.exception!r} {result.exception}"
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_asks_a_real_service(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

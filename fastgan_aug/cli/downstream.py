@@ -89,6 +89,7 @@ def downstream_command(
 
     console, settings = Console(), load_config(config)
     if url is not None:
+        _refuse_options_of_folds(dry_run or ray or workers is not None or budget is not None)
         _judge_served(data, settings, url, model, tracking_uri, out, unsafe_no_groups, console)
         return
     sigterm_as_ctrl_c()
@@ -101,6 +102,18 @@ def downstream_command(
         write_report(found.report, out, found.images)
         record_nested(asked, found.report)
         console.print(f"written: {out / 'downstream.html'}", markup=False, soft_wrap=True)
+
+
+def _refuse_options_of_folds(given: bool) -> None:
+    from fastgan_aug.errors import ConfigError
+
+    if given:
+        raise ConfigError(
+            "--dry-run, --workers, --ray and --budget are for a generator per fold, and --url "
+            "judges a version that is served",
+            allowed="--url without them",
+            do="leave them out, or leave --url out",
+        )
 
 
 def _judge_served(

@@ -147,13 +147,21 @@ class Generator(nn.Module):
         assert self.appearance is not None
         return self.appearance.draw(latents[:, : self.drawn], condition)
 
-    def forward(self, latents: Tensor, condition: Tensor, influence: float = 1.0) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        condition: Tensor,
+        influence: float = 1.0,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """Generates images.
 
         Args:
             latents: (B, latent_size) N(0, 1); noise is an argument, so that it can be replayed.
             condition: (B, condition) of 0 and 1.
             influence: Of the condition on the network, 0 to 1; the appearance always has all.
+            wanted: (B, DESCRIPTORS) that the images are to have, where there is an appearance;
+                None takes those of the latents.
 
         Returns:
             (B, 1, S, S) in (-1, 1).
@@ -161,7 +169,8 @@ class Generator(nn.Module):
         z, noises = self.split(latents)
         given, base = [z, influence * condition], None
         if self.appearance is not None:
-            wanted = self.wanted(latents, condition)
+            if wanted is None:
+                wanted = self.wanted(latents, condition)
             given.append(self.appearance.standard(wanted))
             base = self.appearance.picture(wanted)
         features = self.embed(torch.cat(given, dim=1))
