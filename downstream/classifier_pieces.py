@@ -229,7 +229,7 @@ def fitted(piece: Piece) -> Outcome:
     """
     fold = opened(piece.open)
     factor = factor_of(fold.train, piece.config)
-    validation, test = (Part.of(p, factor, fold.train) for p in (fold.validation, fold.test))
+    validation, test = (Part.of(p, factor) for p in (fold.validation, fold.test))
     kind, arm = classifier_named(piece.classifier), KNOWN[piece.arm]
     material = material_of(fold, factor, piece.rules)
     return fit_and_predict(
@@ -283,7 +283,7 @@ def seconds_left(experiment: Experiment, sample: Fold) -> float:
 
 def _measured(experiment: Experiment, sample: Fold, classifier: str) -> float:
     config, factor = experiment.config, factor_of(sample.train, experiment.config)
-    validation, test = (Part.of(p, factor, sample.train) for p in (sample.validation, sample.test))
+    validation, test = (Part.of(p, factor) for p in (sample.validation, sample.test))
     material, kind = material_of(sample, factor, experiment.rules), classifier_named(classifier)
     seconds = [
         fit_and_predict(

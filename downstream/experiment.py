@@ -12,7 +12,7 @@ from downstream.arms.arm import Arm
 from downstream.arms.catalogue import arms_named
 from downstream.classifiers.catalogue import check_classifiers, classifier_named
 from downstream.classifiers.kind import Kind
-from downstream.fold import VALIDATION_FRACTION, Fold, Part
+from downstream.fold import VALIDATION_FRACTION, Fold, Part, nobody
 from downstream.judging import JudgeSettings, judge
 from downstream.material import Material, SyntheticSource
 from downstream.outcome import Outcome, Truth
@@ -70,12 +70,11 @@ def run_experiment(
         DataError: the data have no patients, or too few classes or slices.
     """
     factor = config.factor or train.meta.space.names[-1]
-    nobody = train.take(np.zeros(len(train), np.bool_))
-    Fold(0, train, nobody, test, seen).check(unsafe_no_groups=unsafe_no_groups)
+    Fold(0, train, nobody(train), test, seen).check(unsafe_no_groups=unsafe_no_groups)
     arms = arms_named(config.arms)
     part, held = _validation_part(train, factor)
     material = Material.of(part, factor, rules, synthetic, filtered)
-    validation, tested = (Part.of(p, factor, train) for p in (held, test))
+    validation, tested = (Part.of(p, factor) for p in (held, test))
     fits = [(*pair, seed) for pair in tried(config.classifiers, arms) for seed in config.seeds]
     outcomes = []
     for done, (kind, arm, seed) in enumerate(fits):
@@ -131,7 +130,7 @@ def _notes(train: Dataset, material: Material, seen: SeenPatients | None) -> Ite
         yield f"{material.classes[k]} has no training slice: no arm can learn it."
 
 
-def _validation_part(train: Dataset, factor: str) -> tuple[Dataset, Dataset | None]:
+def _validation_part(train: Dataset, factor: str) -> tuple[Dataset, Dataset]:
     """What is fitted on, and the patients the rival is chosen on; none where they are too few."""
     try:
         part, held = split_by_patient(train, VALIDATION_FRACTION, seed=0, unsafe_no_groups=True)
@@ -139,7 +138,7 @@ def _validation_part(train: Dataset, factor: str) -> tuple[Dataset, Dataset | No
             raise DataError("the training data are too few for a validation part")
     except (DataError, ValueError) as error:
         log.warning("no validation part: %s", error)
-        return train, None
+        return train, nobody(train)
     return part, held
 
 

@@ -23,7 +23,7 @@ VALIDATION_FRACTION = 0.25
 
 @dataclass(frozen=True)
 class Part:
-    """Slices to be predicted, or none.
+    """Slices to be predicted; there may be none.
 
     Attributes:
         images: (N, S, S) float32 in [0, 1].
@@ -36,11 +36,8 @@ class Part:
     patients: NDArray[np.int64]
 
     @classmethod
-    def of(cls, dataset: Dataset | None, factor: str, like: Dataset) -> Part:
-        """The labelled slices of a data set; none of the size of ``like`` for None."""
-        if dataset is None:
-            none = np.zeros(0, np.int64)
-            return cls(like.images[:0], none, none)
+    def of(cls, dataset: Dataset, factor: str) -> Part:
+        """The labelled slices of a data set."""
         rows = dataset.labelled
         names = dataset.column("patient_id")[rows].astype(str)
         codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
@@ -114,6 +111,11 @@ class Fold:
                 refuse_clashes(self.seen, self.validation, "validation")
 
 
+def nobody(dataset: Dataset) -> Dataset:
+    """No rows of a data set: a validation part where there is none."""
+    return dataset.take(np.zeros(len(dataset), np.bool_))
+
+
 def refuse_clashes(seen: SeenPatients, part: Dataset, name: str) -> None:
     """Refuses a generator whose lineage holds a patient of that part.
 
@@ -134,7 +136,7 @@ def refuse_clashes(seen: SeenPatients, part: Dataset, name: str) -> None:
 
 def truth_of(fold: Fold, factor: str) -> Truth:
     """What the predictions of a fold are held against; codes stand for patients."""
-    validation, test = (Part.of(p, factor, fold.train) for p in (fold.validation, fold.test))
+    validation, test = (Part.of(p, factor) for p in (fold.validation, fold.test))
     return Truth(fold.number, validation.labels, test.labels, validation.patients, test.patients)
 
 
@@ -241,5 +243,5 @@ def nested_fold(
     )
     known, held = (patients_per_class(part, factor).keys() for part in (rest, validation))
     if known != held:
-        return Fold(number, rest, rest.take(np.zeros(len(rest), np.bool_)), test)
+        return Fold(number, rest, nobody(rest), test)
     return Fold(number, train, validation, test)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, simulate
 from downstream.judging import JudgeSettings, learning_curve
-from downstream.learning_curve import LearningCurve
+from downstream.learning_curve import LearningCurve, rises
 from downstream.outcome import Outcome, Truth
+from downstream.score_table import ArmTable
 
 RUNGS = ((8, 4), (16, 8), (32, 16), (52, 26))
 SLICES_A_PATIENT = 2
@@ -55,6 +58,20 @@ def test_a_gain_as_large_as_the_next_step_is_worth_its_patients() -> None:
     last = found.points[-1].worth
     assert last.value is None
     assert "ends here" in last.reason
+
+
+@pytest.mark.parametrize("folds", [3, 5, 10])
+def test_a_flat_curve_is_seldom_taken_for_a_rising_one(folds: int) -> None:
+    """Nominally in 2.5 % of cases; percentiles of resampled folds did so in 12 % with three."""
+    random = np.random.default_rng(folds)
+
+    def rung(rise: float) -> ArmTable:
+        by_fold = 0.6 + rise + 0.03 * random.standard_normal(folds)
+        drawn = by_fold[random.integers(0, folds, (500, folds))].mean(axis=1)
+        return cast(ArmTable, SimpleNamespace(by_fold=by_fold, resampled=drawn[:, None]))
+
+    assert np.mean([rises(rung(0), rung(0)) for _ in range(1000)]) < 0.04
+    assert np.mean([rises(rung(0), rung(0.3)) for _ in range(100)]) > 0.95
 
 
 def test_the_order_of_the_numbers_does_not_matter() -> None:

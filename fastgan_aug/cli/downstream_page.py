@@ -63,6 +63,13 @@ def _words(report: UsefulnessReport) -> list[tuple[str, str, str]]:
             f"“{line.arm}” against “{line.rival}”: macro-F1 {100 * test.value:+.1f} points "
             f"[{100 * test.low:+.1f}, {100 * test.high:+.1f}]; {line.reason}."
         )
+        if line.detectable is not None and line.detectable < 1:
+            text += (
+                f" A true gain of {100 * line.detectable:.1f} points would have been found four "
+                "times out of five."
+            )
+        elif line.detectable is not None:
+            text += " No gain would have been found four times out of five."
         if ratio is not None:
             text += f" Recommended ratio of synthetic to real slices: {ratio}."
         found.append((judgement.classifier, line.verdict, text))
