@@ -42,6 +42,7 @@ def test_what_leaves_is_an_allow_list(tmp_path: Path):
     path = write_nm(
         tmp_path / "a.dcm", PatientBirthDate="19520101", StudyDate="20200101",
         StudyDescription=NAME, ReferringPhysicianName=NAME, DeviceSerialNumber=NAME,
+        SeriesInstanceUID="1.2.3", SOPInstanceUID="1.2.4",  # a random one may hold any four digits
     )  # fmt: skip
     with DicomWorker() as worker:
         fields = worker.header(path)

@@ -218,8 +218,7 @@ def fit_network(
         seed: Of initial weights, batches, augmentation and dropout.
         class_weights: (n_classes,) weight of each class in the loss.
         augment: Applied to each batch.
-        sampling: (N,) probabilities with which a slice is drawn, with replacement. By default
-            every slice once per pass.
+        sampling: (N,) chances to be drawn, with replacement; by default each once per pass.
         focal_gamma: Exponent of the focal loss (Lin et al. 2017, Eq. 4); 0 is cross-entropy.
         mixup_alpha: Of the Beta distribution of mixtures of two slices of a batch and of their
             labels (Zhang et al. 2018); 0 mixes nothing.
