@@ -167,6 +167,20 @@ def test_bf16_trains() -> None:
     assert np.isfinite([v for _, values in recording.curve for v in values.values()]).all()
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bf16_where_the_device_has_instructions_for_it(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastgan_aug.gan.step.has_bf16", lambda device: native)
+    expected, other = ("bf16", "fp32") if native else ("fp32", "bf16")
+    losses = {}
+    for name in ("auto", expected, other):
+        curve = run(toy_state(), replace(TRAINING, precision=name)).curve
+        losses[name] = [values["loss_real"] for _, values in curve]
+    assert losses["auto"] == losses[expected]
+    assert losses["auto"] != losses[other]
+
+
 ENDLESS = replace(TRAINING, images=10**9, log_every=10**6, checkpoint_every=10**6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -189,9 +190,17 @@ def held(generator: Generator, batch: Batch, fake: Tensor, training: TrainingCon
 
 
 def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
-    if training.precision == "bf16":
+    if training.precision == "bf16" or (training.precision == "auto" and has_bf16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+@functools.cache
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 numbers itself, rather than by emulation."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def average_decay(training: TrainingConfig) -> float:
