@@ -49,21 +49,23 @@ def alone(material: Material, seed: int) -> Fit:
 def halved(origin: Origin) -> Prepare:
     """Filled up, but half of what is drawn of a class are its real slices, however few they are.
 
-    Every class is drawn equally often; one that nothing was added to is drawn from its real slices.
-
     Args:
         origin: Which of the material's sources the others come from.
     """
     fill = added(origin)
 
     def prepare(material: Material, seed: int) -> Fit:
-        fit = fill(material, seed)
-        group = 2 * fit.labels + fit.synthetic
-        size = np.bincount(group, minlength=2 * len(material.classes))
-        kinds = np.maximum((size.reshape(-1, 2) > 0).sum(axis=1), 1)[fit.labels]
-        return replace(fit, sampling=np.asarray(1.0 / (size[group] * kinds), np.float64))
+        return half_real(fill(material, seed), len(material.classes))
 
     return prepare
+
+
+def half_real(fit: Fit, classes: int) -> Fit:
+    """Every class drawn equally often, and half of it from its real slices, where it has others."""
+    group = 2 * fit.labels + fit.synthetic
+    size = np.bincount(group, minlength=2 * classes)
+    kinds = np.maximum((size.reshape(-1, 2) > 0).sum(axis=1), 1)[fit.labels]
+    return replace(fit, sampling=np.asarray(1.0 / (size[group] * kinds), np.float64))
 
 
 def first(before: Prepare, after: Prepare) -> Prepare:

@@ -27,6 +27,10 @@ class AugmentConfig:
         shift: Largest front-to-back shift, pixels; 0 turns it off.
         flip: Left-right flips with probability 1/2, by the label rule: the values of each factor
             named here under which a mirrored slice keeps its label. Empty: never.
+        sides: A label rule too: for values of a factor, the value of which two slices make one of
+            the first, when the side of each that has fewer counts is taken. With
+            ``{"pattern": {"bilateral": "unilateral"}}`` the cells of `bilateral` are brought up to
+            the number of their `unilateral` ones. Empty: never.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -34,6 +38,7 @@ class AugmentConfig:
     neighbour_mean: bool = True
     shift: int = 2
     flip: Mapping[str, list[str]] = field(default_factory=dict)
+    sides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.shift < 0:
@@ -69,21 +74,46 @@ def flippable_cells(space: ConditionSpace, config: AugmentConfig) -> NDArray[np.
     if not config.flip:
         return np.zeros(len(space.cells), np.bool_)
     for name, named in config.flip.items():
-        _check_values(space.factor(name), named)
+        _check_values("flip", space.factor(name), named)
     rules = {space.names.index(space.factor(name).name): set(v) for name, v in config.flip.items()}
     return np.asarray([all(c.values[i] in v for i, v in rules.items()) for c in space.cells])
 
 
-def _check_values(factor: Factor, named: Sequence[str]) -> None:
+def joinable_cells(space: ConditionSpace, config: AugmentConfig) -> dict[int, int]:
+    """By position, the cells whose slices can be made of sides, and the cells that lend these.
+
+    Both differ in the value that the rule names alone.
+
+    Raises:
+        ConfigError: the rule names a factor that the space does not have.
+        UnknownFactorValue: the factor has none of the values that the rule names.
+    """
+    found: dict[int, int] = {}
+    for name, rule in config.sides.items():
+        factor = space.factor(name)
+        _check_values("sides", factor, [*rule, *rule.values()])
+        position = space.names.index(factor.name)
+        for k, cell in enumerate(space.cells):
+            lender = rule.get(cell.values[position])
+            if lender in factor.values:
+                values = [*cell.values]
+                values[position] = str(lender)
+                found[k] = [c.values for c in space.cells].index(tuple(values))
+    return found
+
+
+def _check_values(rule: str, factor: Factor, named: Sequence[str]) -> None:
     unknown, allowed = sorted(set(named) - set(factor.values)), ", ".join(factor.values)
     if unknown and not set(named) & set(factor.values):
         raise UnknownFactorValue(
-            f"the flip rule names the values {unknown} of {factor.name}, which has none of them",
+            f"the {rule} rule names the values {unknown} of {factor.name}, which has none of them",
             allowed=allowed,
-            do="correct flip in the configuration, or leave it out: nothing is mirrored then",
+            do=f"correct augment.{rule} in the configuration, or leave it out",
         )
     if unknown:
-        log.warning("the flip rule names %s of %s; there are: %s", unknown, factor.name, allowed)
+        log.warning(
+            "the %s rule names %s of %s; there are: %s", rule, unknown, factor.name, allowed
+        )
 
 
 def draw(

@@ -27,6 +27,7 @@ from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.randomness import latents
 
 LEAST = 8  # slices of a cell from which its own spread is believed
+GUESSED = 2  # slices that the mean count as which is guessed for a cell with fewer
 PRIOR = 2 * DESCRIPTORS  # slices that the correlations of other cells count as
 ALONE = 8  # where there are no other cells: slices that independence counts as
 NUGGET = 0.01  # of independence in them, so that none is perfect
@@ -43,7 +44,8 @@ def fit_appearance(data: TrainingData, given: Mapping[str, Tensor] | None = None
 
     Each cell has its own marginals; its correlations are shrunk towards those of the cells that
     share an element of its condition, the more so the more alike these are. A cell with fewer than
-    LEAST slices gets normal marginals, moved from the overall mean by its elements' own means.
+    LEAST slices gets normal marginals about a mean of its slices and of what its elements' other
+    cells say: moved from the overall mean by their own means.
 
     Args:
         data: The training slices.
@@ -78,7 +80,9 @@ def fit_appearance(data: TrainingData, given: Mapping[str, Tensor] | None = None
             model.cell_mean[k] = groups[k].mean(0)
             model.cell_sd[k] = _spread(groups[k], model.scale)
         else:
-            model.cell_mean[k], model.cell_sd[k] = _predicted(k, groups, vectors, model, overall)
+            mean, model.cell_sd[k] = _predicted(k, groups, vectors, model, overall)
+            few = found[cell == k].float().sum(0) * own[k] / max(int((cell == k).sum()), 1)
+            model.cell_mean[k] = (few + GUESSED * mean) / (own[k] + GUESSED)
     apart = _follow(model, groups)
     known = {k: _spread(group, model.scale) for k, group in apart.items()}
     spreads = [known.get(k, _mean_spread(k, known, vectors, model)) for k in range(len(vectors))]

@@ -32,8 +32,8 @@ class TrainingData:
     """What the steps need of a data set.
 
     Attributes:
-        images: (N, 1, S, S) float32 in [-1, 1], labelled slices and neighbours.
-        rows: (L,) rows that are labelled slices.
+        images: (N, 1, S, S) float32 in [-1, 1], labelled slices, neighbours, joined sides.
+        rows: (L,) rows that are labelled slices, or joined from such.
         cell: (N,) index of each row's cell, -1 for neighbours.
         vectors: (cells, C) float32, the condition vector of each cell.
         neighbours: Per row, the rows just below and above it.

@@ -199,7 +199,7 @@ def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContext
 def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 numbers itself, rather than by emulation."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

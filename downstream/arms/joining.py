@@ -1,0 +1,41 @@
+"""The arm whose rare classes are filled up with the sides of real slices, by the label rule."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from downstream.arms.sources import half_real
+from downstream.material import Fit, Material
+from fastgan_aug.data.augment import joinable_cells
+from fastgan_aug.errors import DataError
+from fastgan_aug.gan.joined_sides import joined_slices
+
+
+def joined_sides(material: Material, seed: int) -> Fit:
+    """What the label rule can do without a generator: half of what is drawn of a class is joined.
+
+    Raises:
+        DataError: there is no such rule for these classes.
+    """
+    partners = joinable_cells(material.space, material.rules)
+    images, cells = joined_slices(
+        material.images, material.cells, partners, np.random.default_rng(seed)
+    )
+    if not len(images):
+        raise DataError(
+            "no slice can be joined from the sides of two others",
+            allowed="augment.sides with a value that has fewer slices than the one it is made of",
+            do="leave this arm out of downstream.arms, or correct augment.sides",
+        )
+    position = material.space.names.index(material.factor)
+    labels = [material.classes.index(material.space.cells[k].values[position]) for k in cells]
+    made = np.repeat([False, True], [len(material.labels), len(labels)])
+    return half_real(
+        Fit(
+            np.concatenate([material.images, images]),
+            np.concatenate([material.labels, np.asarray(labels, np.int64)]),
+            made,
+            cells=np.concatenate([material.cells, cells]),
+        ),
+        len(material.classes),
+    )
