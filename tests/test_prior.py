@@ -165,7 +165,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def prior_config(images: int, **training: object) -> Config:
     values = load_config("demo").to_dict()
     values["network"] = dict(read_card().network)
-    values["augment"]["flip"] = {}
+    values["augment"] |= {"flip": {}, "sides": {}}
     values["engine"] |= {"kind": "local", "workers": 1}
     values["selection"] |= {"samples": 0}
     values["training"] |= {

@@ -43,8 +43,11 @@ def joined_slices(
         missing = len(lenders) - own
         if not own or len(lenders) < 2 or missing < 1:
             continue
-        pairs = np.stack([random.choice(lenders, 2, replace=False) for _ in range(missing)])
-        made.append(joined(*(torch.from_numpy(images[rows]) for rows in pairs.T)).numpy())
+        pair = random.choice(len(lenders) * (len(lenders) - 1), missing, replace=False)
+        first, step = np.divmod(pair, len(lenders) - 1)
+        second = (first + 1 + step) % len(lenders)
+        both = (torch.from_numpy(images[lenders[chosen]]) for chosen in (first, second))
+        made.append(joined(*both).numpy())
         of.append(np.full(missing, cell, np.int64))
     return np.concatenate(made), np.concatenate(of)
 
@@ -77,8 +80,8 @@ def joined(first: Tensor, second: Tensor) -> Tensor:
 def _affected_low(counts: Tensor) -> tuple[Tensor, Tensor]:
     """The slices, mirrored where higher columns have fewer counts; and their axes."""
     axis = midlines(counts)
-    higher = torch.arange(counts.shape[-1], dtype=counts.dtype) > axis[:, None]
-    sums = counts.sum(1)
-    fewer = (sums * higher).sum(1) < (sums * ~higher).sum(1)
+    at = torch.arange(counts.shape[-1], dtype=counts.dtype)
+    side = (at - axis[:, None]).clamp(-0.5, 0.5)  # a column under the axis is of both sides
+    fewer = (counts.sum(1) * side).sum(1) < 0
     turned = torch.where(fewer[:, None, None], counts.flip(-1), counts)
     return turned, torch.where(fewer, counts.shape[-1] - 1 - axis, axis)
