@@ -40,14 +40,17 @@ REPLICATES = 3
 SEEDS = 5
 IMAGES = 100_000
 CURVE_ARM = "real + synthetic + classical augmentation"
-RIVALS = ("class weights", "oversampling + classical augmentation")
+RIVALS = (
+    "class weights", "oversampling + classical augmentation",
+    "joined sides + classical augmentation",
+)  # fmt: skip
 CANDIDATES = (CURVE_ARM, "half real, half synthetic + classical augmentation")
 ORACLE = "oracle + classical augmentation"
 ARMS = {
     "small-cnn": (
         "real", "class weights", "focal loss", "oversampling", "classical augmentation",
         "oversampling + classical augmentation", "mixup", "SMOTE", "borderline SMOTE",
-        "real + synthetic", "real + synthetic 0.25 + classical augmentation",
+        "joined sides", "joined sides + classical augmentation", "real + synthetic", "real + synthetic 0.25 + classical augmentation",
         "real + synthetic 1 + classical augmentation", *CANDIDATES,
         "real + filtered synthetic + classical augmentation",
         "synthetic, then real + classical augmentation", "synthetic alone", "oracle", ORACLE,
