@@ -50,7 +50,8 @@ ARMS = {
     "small-cnn": (
         "real", "class weights", "focal loss", "oversampling", "classical augmentation",
         "oversampling + classical augmentation", "mixup", "SMOTE", "borderline SMOTE",
-        "joined sides", "joined sides + classical augmentation", "real + synthetic", "real + synthetic 0.25 + classical augmentation",
+        "joined sides", "joined sides + classical augmentation",
+        "real + synthetic", "real + synthetic 0.25 + classical augmentation",
         "real + synthetic 1 + classical augmentation", *CANDIDATES,
         "real + filtered synthetic + classical augmentation",
         "synthetic, then real + classical augmentation", "synthetic alone", "oracle", ORACLE,
