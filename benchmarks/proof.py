@@ -44,7 +44,10 @@ RIVALS = (
     "class weights", "oversampling + classical augmentation",
     "joined sides + classical augmentation",
 )  # fmt: skip
-CANDIDATES = (CURVE_ARM, "half real, half synthetic + classical augmentation")
+CANDIDATES = (
+    CURVE_ARM, "half real, half synthetic + classical augmentation",
+    "half synthetic in every class + classical augmentation",
+)  # fmt: skip
 ORACLE = "oracle + classical augmentation"
 ARMS = {
     "small-cnn": (

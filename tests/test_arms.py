@@ -17,7 +17,7 @@ from downstream.arms.augmentation import augmented, classical_augmentation
 from downstream.arms.catalogue import ARMS, FURTHER_ARMS, KNOWN, arms_named
 from downstream.arms.filling import filled_to, request_counts
 from downstream.arms.reweighting import class_weights, oversampling, real
-from downstream.arms.sources import added, halved
+from downstream.arms.sources import added, everywhere, halved
 from downstream.material import Material
 from downstream.service import trained_patients
 from fastgan_aug.conditions import ConditionSpace
@@ -170,6 +170,19 @@ def test_trained_patients_follow_from_the_digest_or_are_unknown(toy: Dataset) ->
     for facts in ({"dataset": "another"}, {}):
         with pytest.raises(LeakageError, match="--tracking-uri"):
             trained_patients(facts, toy)
+
+
+def test_every_class_may_be_half_synthetic(material: Material) -> None:
+    fit = everywhere("synthetic")(material, 3)
+    most = material.counts.max()
+    assert np.bincount(fit.labels[fit.synthetic], minlength=4).tolist() == [most] * 4
+    assert np.array_equal(fit.labels[~fit.synthetic], material.labels)
+    assert fit.sampling is not None
+    shares = fit.sampling / fit.sampling.sum()
+    for made in (False, True):
+        of_kind = fit.synthetic == made
+        found = np.bincount(fit.labels[of_kind], shares[of_kind], minlength=4)
+        assert found == pytest.approx(np.full(4, 1 / 8))
 
 
 @settings(deadline=None, max_examples=60)

@@ -10,7 +10,7 @@ from downstream.arms.augmentation import augmented
 from downstream.arms.joining import joined_sides
 from downstream.arms.mixing import interpolated, mixup
 from downstream.arms.reweighting import class_weights, focal, oversampling, real
-from downstream.arms.sources import Origin, added, alone, first, halved
+from downstream.arms.sources import Origin, added, alone, everywhere, first, halved
 from fastgan_aug.errors import ConfigError
 
 RATIOS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0, "fill": None}
@@ -66,6 +66,8 @@ FURTHER_ARMS = (
     ),
     Arm("half real, half synthetic + classical augmentation", augmented(halved("synthetic")),
         "synthetic", "fill", needs=AUGMENTS),
+    Arm("half synthetic in every class + classical augmentation",
+        augmented(everywhere("synthetic")), "synthetic", needs=AUGMENTS),
     Arm("synthetic, then real", first(alone, real), "synthetic", needs=frozenset({PRETRAINING})),
     Arm("synthetic, then real + classical augmentation",
         first(augmented(alone), augmented(oversampling)), "synthetic",

@@ -28,13 +28,7 @@ def added(origin: Origin, ratio: float | None = None) -> Prepare:
     def prepare(material: Material, seed: int) -> Fit:
         counts = request_counts(material)
         more = _asked(source_of(material, origin), counts, filled_to(counts, ratio), material, seed)
-        made = np.repeat([False, True], [len(material.labels), len(more.labels)])
-        return Fit(
-            np.concatenate([material.images, more.images]),
-            np.concatenate([material.labels, more.labels]),
-            made,
-            cells=np.concatenate([material.cells, more.cells]),
-        )
+        return _both(material, more)
 
     return prepare
 
@@ -58,6 +52,36 @@ def halved(origin: Origin) -> Prepare:
         return half_real(fill(material, seed), len(material.classes))
 
     return prepare
+
+
+def everywhere(origin: Origin) -> Prepare:
+    """Half real, half from the source, in every class: what tells the two apart tells no class.
+
+    Where the rare classes alone hold synthetic slices, a classifier may learn how synthetic slices
+    look instead of what the class looks like.
+
+    Args:
+        origin: Which of the material's sources the others come from.
+    """
+
+    def prepare(material: Material, seed: int) -> Fit:
+        counts = request_counts(material)
+        most = max(counts.values())
+        desired = {name: n + most for name, n in counts.items()}
+        more = _asked(source_of(material, origin), counts, desired, material, seed)
+        return half_real(_both(material, more), len(material.classes))
+
+    return prepare
+
+
+def _both(material: Material, more: Fit) -> Fit:
+    made = np.repeat([False, True], [len(material.labels), len(more.labels)])
+    return Fit(
+        np.concatenate([material.images, more.images]),
+        np.concatenate([material.labels, more.labels]),
+        made,
+        cells=np.concatenate([material.cells, more.cells]),
+    )
 
 
 def half_real(fit: Fit, classes: int) -> Fit:
