@@ -16,6 +16,7 @@ from torch import Tensor
 from fastgan_aug.gan.descriptors import midlines, outlines, resampled
 
 SEAM = 1 / 64  # of the side: the width over which one side passes into the other
+PART = 512  # slices joined at a time
 
 
 def joined_slices(
@@ -46,8 +47,9 @@ def joined_slices(
         pair = random.choice(len(lenders) * (len(lenders) - 1), missing, replace=False)
         first, step = np.divmod(pair, len(lenders) - 1)
         second = (first + 1 + step) % len(lenders)
-        both = (torch.from_numpy(images[lenders[chosen]]) for chosen in (first, second))
-        made.append(joined(*both).numpy())
+        for at in range(0, missing, PART):
+            pairs = (lenders[chosen[at : at + PART]] for chosen in (first, second))
+            made.append(joined(*(torch.from_numpy(images[rows]) for rows in pairs)).numpy())
         of.append(np.full(missing, cell, np.int64))
     return np.concatenate(made), np.concatenate(of)
 
