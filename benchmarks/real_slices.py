@@ -29,6 +29,7 @@ from fastgan_aug.errors import DataError
 ARMS = (
     "real", "class weights", "oversampling + classical augmentation",
     "real + synthetic", "real + synthetic + classical augmentation",
+    "half synthetic in every class + classical augmentation",
 )  # fmt: skip
 
 
