@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from downstream.arms.sources import half_real
+from downstream.arms.sources import half_real, real_and
 from downstream.material import Fit, Material
 from fastgan_aug.data.augment import joinable_cells
 from fastgan_aug.errors import DataError
@@ -29,13 +29,5 @@ def joined_sides(material: Material, seed: int) -> Fit:
         )
     position = material.space.names.index(material.factor)
     labels = [material.classes.index(material.space.cells[k].values[position]) for k in cells]
-    made = np.repeat([False, True], [len(material.labels), len(labels)])
-    return half_real(
-        Fit(
-            np.concatenate([material.images, images]),
-            np.concatenate([material.labels, np.asarray(labels, np.int64)]),
-            made,
-            cells=np.concatenate([material.cells, cells]),
-        ),
-        len(material.classes),
-    )
+    more = Fit(images, np.asarray(labels, np.int64), np.ones(len(cells), np.bool_), cells=cells)
+    return half_real(real_and(material, more), len(material.classes))

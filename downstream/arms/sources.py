@@ -28,7 +28,7 @@ def added(origin: Origin, ratio: float | None = None) -> Prepare:
     def prepare(material: Material, seed: int) -> Fit:
         counts = request_counts(material)
         more = _asked(source_of(material, origin), counts, filled_to(counts, ratio), material, seed)
-        return _both(material, more)
+        return real_and(material, more)
 
     return prepare
 
@@ -69,12 +69,13 @@ def everywhere(origin: Origin) -> Prepare:
         most = max(counts.values())
         desired = {name: n + most for name, n in counts.items()}
         more = _asked(source_of(material, origin), counts, desired, material, seed)
-        return half_real(_both(material, more), len(material.classes))
+        return half_real(real_and(material, more), len(material.classes))
 
     return prepare
 
 
-def _both(material: Material, more: Fit) -> Fit:
+def real_and(material: Material, more: Fit) -> Fit:
+    """The real slices, then others, which all have a cell."""
     made = np.repeat([False, True], [len(material.labels), len(more.labels)])
     return Fit(
         np.concatenate([material.images, more.images]),
