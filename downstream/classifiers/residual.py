@@ -36,9 +36,12 @@ class Block(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or before != after:
+            # Every other pixel, then 1 x 1: the same as a stride of 2, whose gradient oneDNN 3.12
+            # writes past its end for fewer than 8 maps on a processor without AVX-512.
             self.shortcut = nn.Sequential(
-                nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
-            )
+                nn.AvgPool2d(1, stride), nn.Conv2d(before, after, 1, bias=False),
+                nn.BatchNorm2d(after),
+            )  # fmt: skip
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, before, H, W) to (B, after, H / stride, W / stride)."""

@@ -24,7 +24,7 @@ def cell_deviations(features: Tensor, condition: Tensor) -> Tensor:
         condition: (B, E); rows of one cell are equal.
 
     Returns:
-        (B, 1, H, W), one value for each row; 0 for rows that are equal.
+        (B, 1, H, W), one value for each row; 0 for rows that are equal, or alone.
     """
     with torch.autocast(features.device.type, enabled=False):
         same = (condition[:, None] == condition[None]).all(-1).float()
@@ -33,5 +33,7 @@ def cell_deviations(features: Tensor, condition: Tensor) -> Tensor:
         squares = (flat - same @ flat / count).square()
         variance = same @ squares / (count - 1).clamp_min(1)  # unbiased: cells are small
         deviation: Tensor = ((variance + EPSILON).sqrt() - EPSILON**0.5).mean(1)
+        # The two roots of one number may differ in their last bit.
+        deviation = deviation * (count[:, 0] > 1)
     value = deviation.to(features.dtype)[:, None, None, None]
     return value.expand(-1, 1, *features.shape[2:])
