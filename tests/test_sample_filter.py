@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -315,12 +314,12 @@ def test_the_server_makes_the_same_however_pages_are_cut(
 def test_the_engine_does_not_decide_which_images_there_are(
     checkpoint: Path, batch: BalancedBatch
 ) -> None:
-    """One that computes the images in double precision has others, of the same seeds."""
-    exact = OfflineClient(checkpoint)
-    synthesizer = exact._loaded.synthesizer
-    generator = copy.deepcopy(synthesizer.generator).double()
-    synthesizer.run_by("torch-fp64", lambda z, c: generator(z.double(), c.double()).float())
-    found = exact.request_balanced_batch(COUNTS, 60, seed=3, filter="default")
+    """One that computes the images a little otherwise has others, of the same seeds."""
+    other = OfflineClient(checkpoint)
+    synthesizer = other._loaded.synthesizer
+    generator = synthesizer.generator
+    synthesizer.run_by("nudged", lambda z, c: generator(z, c) + 1e-5)
+    found = other.request_balanced_batch(COUNTS, 60, seed=3, filter="default")
     assert not np.array_equal(found.images, batch.images)
     assert np.array_equal(found.seeds, batch.seeds)
     assert found.outcome == batch.outcome
