@@ -97,7 +97,7 @@ class TrainingConfig:
             ``network.appearance`` a slice's descriptors and coarse picture, and what its loss
             terms ask of it; so are the cells of ``network.minibatch_sd`` and of the pairs.
         precision: ``bf16`` runs the forward passes under autocast; ``auto`` does so where the
-            device has instructions for it. A processor without them is ten times slower in bf16.
+            device has instructions for it. A processor without them is slower in bf16.
         log_every: Images between two points of the loss curves.
         checkpoint_every: Images between two checkpoints.
         keep: How many of the newest checkpoints stay on disk.
