@@ -42,7 +42,7 @@ IMAGES = 100_000
 CURVE_ARM = "real + synthetic + classical augmentation"
 RIVALS = (
     "class weights", "oversampling + classical augmentation",
-    "joined sides + classical augmentation",
+    "moved defects + classical augmentation",
 )  # fmt: skip
 CANDIDATES = (
     CURVE_ARM, "half real, half synthetic + classical augmentation",
@@ -53,7 +53,7 @@ ARMS = {
     "small-cnn": (
         "real", "class weights", "focal loss", "oversampling", "classical augmentation",
         "oversampling + classical augmentation", "mixup", "SMOTE", "borderline SMOTE",
-        "joined sides", "joined sides + classical augmentation",
+        "moved defects", "moved defects + classical augmentation",
         "real + synthetic", "real + synthetic 0.25 + classical augmentation",
         "real + synthetic 1 + classical augmentation", *CANDIDATES,
         "real + filtered synthetic + classical augmentation",

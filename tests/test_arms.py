@@ -21,12 +21,13 @@ from downstream.arms.sources import added, everywhere, halved
 from downstream.material import Material
 from downstream.service import trained_patients
 from fastgan_aug.conditions import ConditionSpace
-from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.data.augment import AugmentConfig, SideRule
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.errors import ConfigError, DataError, LeakageError, UnknownCell
 
-RULES = AugmentConfig(shift=2, flip={"shape": ["disc", "ring"]}, sides={"shape": {"cross": "bar"}})
+SIDES = SideRule(none="disc", one="bar", both="cross")
+RULES = AugmentConfig(shift=2, flip={"shape": ["disc", "ring"]}, sides={"shape": SIDES})
 
 
 @dataclass
@@ -212,7 +213,7 @@ def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: 
     assert (fit.images.min(), fit.images.max()) >= (0, 0)
     assert set(fit.labels.tolist()) == set(material.labels.tolist())
     assert (fit.n_synthetic > 0) == (
-        arm.source != "real" or "SMOTE" in arm.name or "joined" in arm.name
+        arm.source != "real" or "SMOTE" in arm.name or "moved" in arm.name
     )
     before = 0 if fit.pretraining is None else len(fit.pretraining.images)
     assert fit.n_real + fit.n_synthetic == len(fit.images) + before

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from downstream.arms.arm import AUGMENTATION, FOCAL, MIXUP, PRETRAINING, Arm
 from downstream.arms.augmentation import augmented
-from downstream.arms.joining import joined_sides
 from downstream.arms.mixing import interpolated, mixup
+from downstream.arms.moving import moved_defects
 from downstream.arms.reweighting import class_weights, focal, oversampling, real
 from downstream.arms.sources import Origin, added, alone, everywhere, first, halved
 from fastgan_aug.errors import ConfigError
@@ -55,8 +55,8 @@ FURTHER_ARMS = (
     Arm("oversampling", oversampling),
     Arm("classical augmentation", augmented(real), needs=AUGMENTS),
     Arm("mixup", mixup, needs=frozenset({MIXUP})),
-    Arm("joined sides", joined_sides),
-    Arm("joined sides + classical augmentation", augmented(joined_sides), needs=AUGMENTS),
+    Arm("moved defects", moved_defects),
+    Arm("moved defects + classical augmentation", augmented(moved_defects), needs=AUGMENTS),
     Arm("SMOTE", interpolated("SMOTE")),
     Arm("borderline SMOTE", interpolated("BorderlineSMOTE")),
     *(

@@ -19,6 +19,35 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class SideRule:
+    """Values of a factor by how many sides of a slice are affected.
+
+    It says that a defect of one side may be put on any head of the same level, and that two of
+    them make a slice of `both`.
+
+    Attributes:
+        none: No side.
+        one: One of the two.
+        both: Both.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    none: str
+    one: str
+    both: str
+
+
+@dataclass(frozen=True)
+class SideCells:
+    """Positions of the cells that differ in such a value alone."""
+
+    none: int
+    one: int
+    both: int
+
+
+@dataclass(frozen=True)
 class AugmentConfig:
     """What is drawn for each real slice.
 
@@ -27,10 +56,9 @@ class AugmentConfig:
         shift: Largest front-to-back shift, pixels; 0 turns it off.
         flip: Left-right flips with probability 1/2, by the label rule: the values of each factor
             named here under which a mirrored slice keeps its label. Empty: never.
-        sides: A label rule too: for values of a factor, the value of which two slices make one of
-            the first, when the side of each that has fewer counts is taken. With
-            ``{"pattern": {"bilateral": "unilateral"}}`` the cells of `bilateral` are brought up to
-            the number of their `unilateral` ones. Empty: never.
+        sides: A label rule too: for a factor, which of its values say that no side of a slice is
+            affected, one, or both. Slices of the affected cells are then also made of heads and
+            defects of others (`gan.moved_defects`). Empty: never.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -38,7 +66,7 @@ class AugmentConfig:
     neighbour_mean: bool = True
     shift: int = 2
     flip: Mapping[str, list[str]] = field(default_factory=dict)
-    sides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sides: Mapping[str, SideRule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.shift < 0:
@@ -79,27 +107,24 @@ def flippable_cells(space: ConditionSpace, config: AugmentConfig) -> NDArray[np.
     return np.asarray([all(c.values[i] in v for i, v in rules.items()) for c in space.cells])
 
 
-def joinable_cells(space: ConditionSpace, config: AugmentConfig) -> dict[int, int]:
-    """By position, the cells whose slices can be made of sides, and the cells that lend these.
-
-    Both differ in the value that the rule names alone.
+def affected_cells(space: ConditionSpace, config: AugmentConfig) -> tuple[SideCells, ...]:
+    """The cells that the rule of sides speaks of, together where they differ in its value alone.
 
     Raises:
         ConfigError: the rule names a factor that the space does not have.
         UnknownFactorValue: the factor has none of the values that the rule names.
     """
-    found: dict[int, int] = {}
+    found: list[SideCells] = []
+    places = {cell.values: k for k, cell in enumerate(space.cells)}
     for name, rule in config.sides.items():
-        factor = space.factor(name)
-        _check_values("sides", factor, [*rule, *rule.values()])
+        factor, named = space.factor(name), (rule.none, rule.one, rule.both)
+        _check_values("sides", factor, named)
         position = space.names.index(factor.name)
-        for k, cell in enumerate(space.cells):
-            lender = rule.get(cell.values[position])
-            if lender in factor.values:
-                values = [*cell.values]
-                values[position] = str(lender)
-                found[k] = [c.values for c in space.cells].index(tuple(values))
-    return found
+        for cell in space.cells:
+            if cell.values[position] == rule.one and set(named) <= set(factor.values):
+                before, after = cell.values[:position], cell.values[position + 1 :]
+                found.append(SideCells(*(places[*before, value, *after] for value in named)))
+    return tuple(found)
 
 
 def _check_values(rule: str, factor: Factor, named: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from fastgan_aug.code_version import code_version
 from fastgan_aug.config import Config
-from fastgan_aug.data.augment import AugmentConfig, flippable_cells, joinable_cells
+from fastgan_aug.data.augment import AugmentConfig, affected_cells, flippable_cells
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.data.validation.validate import check_valid
@@ -36,7 +36,7 @@ from fastgan_aug.gan.checkpoint import (
     restore,
     write_checkpoint,
 )
-from fastgan_aug.gan.joined_sides import joined_slices
+from fastgan_aug.gan.moved_defects import moved_slices
 from fastgan_aug.gan.step import TrainState, share_appearance
 from fastgan_aug.gan.synthesizer import Synthesizer
 from fastgan_aug.gan.training import served_generator, train
@@ -108,7 +108,7 @@ class FitJob:
                 do=f"set network.size = {there}, or import the images with --size {size}",
             )
         flippable_cells(self.dataset.meta.space, self.config.augment)
-        joinable_cells(self.dataset.meta.space, self.config.augment)
+        affected_cells(self.dataset.meta.space, self.config.augment)
         check_prior(self.config, newest_checkpoint(self.folder))
 
 
@@ -157,13 +157,13 @@ def validation_part(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset 
 
 
 def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData:
-    """The arrays that the steps need, images in [-1, 1]; joined slices stand last."""
+    """The arrays that the steps need, images in [-1, 1]; slices with moved defects stand last."""
     space, labelled = dataset.meta.space, dataset.labelled
-    # Every worker joins the same sides, and a resumed fit does.
-    more, cells = joined_slices(
-        dataset.images[labelled], dataset.cell_index[labelled],
-        joinable_cells(space, augmentation), np.random.default_rng(0),
-    )  # fmt: skip
+    groups = affected_cells(space, augmentation)
+    # Every worker moves the same defects, and a resumed fit does.
+    more, cells = moved_slices(
+        dataset.images[labelled], dataset.cell_index[labelled], groups, np.random.default_rng(0)
+    )
     images = np.concatenate([dataset.images, more])
     return TrainingData(
         images=torch.from_numpy(images * 2 - 1)[:, None],
@@ -172,6 +172,8 @@ def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData
         vectors=torch.from_numpy(space.vectors),
         neighbours=[*dataset.neighbours(), *[np.empty(0, np.int64)] * len(more)],
         flippable=flippable_cells(space, augmentation),
+        made=len(more),
+        groups=groups,
     )
 
 

@@ -2,8 +2,10 @@
 
 A slice is described by few numbers: its frame (place and size), principal components of its coarse
 picture within that frame, those that are symmetric about its own axis and those that are not, and
-`descriptors`. For each cell the model holds how these numbers are distributed. The generator draws
-them from its latent, is given them and the coarse picture they mean, and adds everything else; in
+`descriptors`. For each cell the model holds how these numbers are distributed; where a rule tells
+how slices can be made of others (`moved_defects`), it holds the numbers of many that were, since no
+smooth distribution says that a defect is in one place of many. The generator draws them from its
+latent, is given them and the coarse picture they mean, and adds everything else; in
 training it is held to them. So the differences between the slices of a cell, and between cells,
 need not be found by a discriminator that sees four slices of a cell at a time.
 """
@@ -37,6 +39,8 @@ FURTHEST = 1 / 8  # of the size: how far off the middle a slice is followed
 LARGEST = 0.5  # log: how much larger or smaller than usual
 # Standard normal values at which a marginal is kept; straight lines between and beyond.
 FIRST, STEP, KNOTS = -2.0, 0.5, 9
+EXAMPLES = 512  # slices with moved defects that a cell's numbers are drawn from
+SMOOTHED = 0.3  # of the cell's spread: how far a draw may be off an example
 
 
 class Appearance(nn.Module):
@@ -46,6 +50,7 @@ class Appearance(nn.Module):
         size: Rows and columns of a slice, a multiple of COARSE.
         cells: How many cells.
         condition: Elements of a condition vector.
+        examples: For each cell; 0 where no rule makes any.
     """
 
     vectors: Tensor  # (cells, C) condition of each cell
@@ -64,8 +69,11 @@ class Appearance(nn.Module):
     rings: Tensor  # of the spectrum
     _offset: Tensor  # (S,) of each row or column from the middle
     mixing: Tensor  # (cells, DESCRIPTORS, DESCRIPTORS) Cholesky factor of the correlations
+    examples: Tensor  # (cells, examples, DESCRIPTORS) how far off the mean made slices are
+    exemplary: Tensor  # (cells,) 1 where there are such
+    _edges: Tensor  # (examples - 1,) standard normal values between equally likely examples
 
-    def __init__(self, size: int, cells: int, condition: int) -> None:
+    def __init__(self, size: int, cells: int, condition: int, examples: int = 0) -> None:
         super().__init__()
         self.size, self.shrink, self._middle = size, size // COARSE, (size - 1) / 2
         normal = FIRST + STEP * torch.arange(KNOTS)
@@ -85,6 +93,10 @@ class Appearance(nn.Module):
         self.register_buffer("rings", ring_weights(size), persistent=False)
         self.register_buffer("_offset", torch.arange(size) - self._middle, persistent=False)
         self.register_buffer("mixing", torch.eye(DESCRIPTORS).repeat(cells, 1, 1))
+        self.register_buffer("examples", torch.zeros(cells, examples, DESCRIPTORS))
+        self.register_buffer("exemplary", torch.zeros(cells))
+        levels = torch.arange(1, max(examples, 1), dtype=torch.float64) / max(examples, 1)
+        self.register_buffer("_edges", torch.special.ndtri(levels).float(), persistent=False)
 
     def describe(self, images: Tensor) -> Tensor:
         """(B, 1, S, S) in [-1, 1] to (B, DESCRIPTORS), float32, differentiable."""
@@ -120,7 +132,13 @@ class Appearance(nn.Module):
             sides = apart[:, LINEAR : LINEAR + SIDES]
             parts = (self.keep[cell] * apart[:, None, :LINEAR]).sum(2)
             parts = parts + (self.follow[cell] * sides[:, None]).sum(2)
-            return self.cell_mean[cell] + torch.cat([parts, apart[:, LINEAR:]], 1)
+            apart = torch.cat([parts, apart[:, LINEAR:]], 1)
+            if self.examples.shape[1]:
+                # Comparisons are exact: which example it is hangs on no last bit.
+                which = (noise[:, :1].float() > self._edges).sum(1)
+                near = (1 - SMOOTHED**2) ** 0.5 * self.examples[cell, which] + SMOOTHED * apart
+                apart = torch.where(self.exemplary[cell][:, None] > 0, near, apart)
+            return self.cell_mean[cell] + apart
 
     def picture(self, descriptors: Tensor) -> Tensor:
         """(B, DESCRIPTORS) to (B, 1, S, S) counts: what the principal components say alone."""

@@ -14,6 +14,7 @@ from fastgan_aug.gan.appearance import (
     ASYMMETRIC,
     COARSE,
     DESCRIPTORS,
+    EXAMPLES,
     FIRST,
     KNOTS,
     LINEAR,
@@ -23,6 +24,7 @@ from fastgan_aug.gan.appearance import (
 )
 from fastgan_aug.gan.batch import TrainingData
 from fastgan_aug.gan.descriptors import SIDES, midlines, outlines
+from fastgan_aug.gan.moved_defects import lenders_of
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.randomness import latents
 
@@ -45,7 +47,8 @@ def fit_appearance(data: TrainingData, given: Mapping[str, Tensor] | None = None
     Each cell has its own marginals; its correlations are shrunk towards those of the cells that
     share an element of its condition, the more so the more alike these are. A cell with fewer than
     LEAST slices gets normal marginals about a mean of its slices and of what its elements' other
-    cells say: moved from the overall mean by their own means.
+    cells say: moved from the overall mean by their own means. Cells that a rule of sides speaks of
+    get EXAMPLES of slices with moved defects, with the mean and the spread of the cell.
 
     Args:
         data: The training slices.
@@ -63,7 +66,8 @@ def fit_appearance(data: TrainingData, given: Mapping[str, Tensor] | None = None
     slices = _Slices(data.images, torch.from_numpy(data.rows), turns)
     cell = torch.cat([cell, cell[turns]])
     vectors = data.vectors.cpu()
-    model = Appearance(data.images.shape[-1], *vectors.shape)
+    cells, elements = vectors.shape
+    model = Appearance(data.images.shape[-1], cells, elements, EXAMPLES if data.groups else 0)
     model.vectors.copy_(vectors)
     for name, tensor in (given or {}).items():
         model.get_buffer(name).copy_(tensor)
@@ -91,7 +95,29 @@ def fit_appearance(data: TrainingData, given: Mapping[str, Tensor] | None = None
         model.knots[k] = _marginals(apart.get(k), spreads[k])
         model.mixing[k] = _mixing(k, correlations, own, vectors)
     _keep(model, found, apart, spreads)
+    _exemplify(model, data)
     return model
+
+
+def _exemplify(model: Appearance, data: TrainingData) -> None:
+    """Describes slices with moved defects; those of cells with few lenders are not worth it."""
+    real = data.rows[: len(data.rows) - data.made]
+    cells, random = data.cell[real], np.random.default_rng(0)
+    rows = torch.from_numpy(real).to(data.images.device)
+    images = ((data.images[rows][:, 0] + 1) / 2).cpu().numpy()
+    for group in data.groups:
+        if (cells == group.one).sum() < LEAST:
+            continue
+        lenders = lenders_of(images, cells, group)
+        assert lenders is not None
+        for sides, k in ((1, group.one), (2, group.both)):
+            if not (cells == k).any():
+                continue
+            made = torch.split(lenders.slices(EXAMPLES, sides, random)[:, None] * 2 - 1, PART)
+            numbers = torch.cat([model.describe(part) for part in made])
+            stretch = (model.cell_sd[k] / _spread(numbers)).clamp(1 / WIDEST, WIDEST)
+            model.examples[k] = (numbers - numbers.mean(0)) * stretch
+            model.exemplary[k] = 1
 
 
 @dataclass(frozen=True)
@@ -341,4 +367,5 @@ def calibrate(generator: Generator, random: np.random.Generator) -> None:
         # Both of the same latents: their chance is not taken for the generator's fault.
         stretch = (wanted.std(0) / made.std(0).clamp_min(1e-9)).clamp(1 / WIDEST, WIDEST)
         model.knots[k] = model.knots[k] * stretch[:, None]
+        model.examples[k] *= stretch
         model.cell_mean[k] += (wanted - made).mean(0)

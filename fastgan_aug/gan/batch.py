@@ -6,7 +6,7 @@ Every draw has its own random stream, addressed by the step: nothing has to be s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastgan_aug.data import augment
-from fastgan_aug.data.augment import AugmentConfig
+from fastgan_aug.data.augment import AugmentConfig, SideCells
 from fastgan_aug.gan.networks import Generator, crop_positions
 from fastgan_aug.gan.randomness import Purpose, latents, stream
 from fastgan_aug.gan.settings import TrainingConfig
@@ -32,12 +32,14 @@ class TrainingData:
     """What the steps need of a data set.
 
     Attributes:
-        images: (N, 1, S, S) float32 in [-1, 1], labelled slices, neighbours, joined sides.
-        rows: (L,) rows that are labelled slices, or joined from such.
+        images: (N, 1, S, S) float32 in [-1, 1], labelled slices, neighbours, moved defects.
+        rows: (L,) rows that are labelled slices, or made of such, which stand last.
         cell: (N,) index of each row's cell, -1 for neighbours.
         vectors: (cells, C) float32, the condition vector of each cell.
         neighbours: Per row, the rows just below and above it.
         flippable: (cells,) whether a mirrored slice keeps its label.
+        made: How many rows are slices with moved defects.
+        groups: Cells by how many sides are affected.
     """
 
     images: Tensor
@@ -46,13 +48,12 @@ class TrainingData:
     vectors: Tensor
     neighbours: Sequence[NDArray[np.int64]]
     flippable: NDArray[np.bool_]
+    made: int = 0
+    groups: Sequence[SideCells] = ()
 
     def to(self, device: torch.device) -> TrainingData:
         """The same data with its tensors on ``device``."""
-        return TrainingData(
-            self.images.to(device), self.rows, self.cell, self.vectors.to(device),
-            self.neighbours, self.flippable,
-        )  # fmt: skip
+        return replace(self, images=self.images.to(device), vectors=self.vectors.to(device))
 
 
 @dataclass(frozen=True)

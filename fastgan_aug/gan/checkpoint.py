@@ -25,7 +25,7 @@ from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.step import TrainState
 from fastgan_aug.storage import file_digest, replace_when_complete
 
-FORMAT = 2
+FORMAT = 3
 META, GENERATOR, STATE = "meta.json", "generator.safetensors", "state.safetensors"
 FILTER = "filter.safetensors"
 

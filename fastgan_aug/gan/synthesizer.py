@@ -61,9 +61,13 @@ class Synthesizer:
         try:
             network = NetworkConfig(**meta.lineage.config["network"])
             cells, elements = meta.space.vectors.shape
-            appearance = Appearance(network.size, cells, elements) if network.appearance else None
+            tensors = read_generator(folder)
+            examples = tensors.get("appearance.examples", torch.zeros(cells, 0)).shape[1]
+            appearance = None
+            if network.appearance:
+                appearance = Appearance(network.size, cells, elements, examples)
             generator = Generator(network, elements, appearance)
-            generator.load_state_dict(read_generator(folder))
+            generator.load_state_dict(tensors)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the generator in {folder} does not fit its own configuration: {error}",

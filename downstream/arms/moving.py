@@ -1,4 +1,4 @@
-"""The arm whose rare classes are filled up with the sides of real slices, by the label rule."""
+"""The arm whose affected classes are filled up with moved defects of real slices, by the rule."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import numpy as np
 
 from downstream.arms.sources import half_real, real_and
 from downstream.material import Fit, Material
-from fastgan_aug.data.augment import joinable_cells
+from fastgan_aug.data.augment import affected_cells
 from fastgan_aug.errors import DataError
-from fastgan_aug.gan.joined_sides import joined_slices
+from fastgan_aug.gan.moved_defects import moved_slices
 
 
-def joined_sides(material: Material, seed: int) -> Fit:
-    """What the label rule can do without a generator: half of what is drawn of a class is joined.
+def moved_defects(material: Material, seed: int) -> Fit:
+    """What the label rule can do without a generator: half of what is drawn of a class is made so.
 
     Raises:
         DataError: there is no such rule for these classes.
     """
-    partners = joinable_cells(material.space, material.rules)
-    images, cells = joined_slices(
-        material.images, material.cells, partners, np.random.default_rng(seed)
+    groups = affected_cells(material.space, material.rules)
+    images, cells = moved_slices(
+        material.images, material.cells, groups, np.random.default_rng(seed)
     )
     if not len(images):
         raise DataError(
-            "no slice can be joined from the sides of two others",
-            allowed="augment.sides with a value that has fewer slices than the one it is made of",
+            "no defect can be moved from one slice to another",
+            allowed="augment.sides with values that have fewer slices than the healthy one",
             do="leave this arm out of downstream.arms, or correct augment.sides",
         )
     position = material.space.names.index(material.factor)
