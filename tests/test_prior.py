@@ -189,7 +189,7 @@ def test_a_fit_of_one_factor_and_four_classes_names_its_prior(whole: Path, shape
     assert lineage.prior == read_card().sha256
     assert len(lineage.class_counts) == 4
     weights = load_file(whole / "generator.safetensors")
-    assert all(math.isfinite(float(t.double().abs().max())) for t in weights.values())
+    assert all(math.isfinite(float(t.double().abs().max())) for t in weights.values() if t.numel())
 
 
 def test_version_and_report_name_the_prior_and_warn_of_phantoms(whole: Path) -> None:
