@@ -85,13 +85,15 @@ def test_counts_and_parents_are_told(
     assert report.test_slices == tuple(test.class_counts.values())
     assert (told["train_digest"], told["test_digest"]) == (train.digest, test.digest)
     missing = sum(max(counts) - n for n in counts)
-    assert [arm.n_synthetic for arm in only(report).arms] == [0, 0, 0, missing]
+    everywhere = len(counts) * max(counts)
+    assert [arm.n_synthetic for arm in only(report).arms] == [0, 0, 0, missing, everywhere]
 
 
 def test_the_rival_is_chosen_without_the_test(report: UsefulnessReport) -> None:
     judgement = only(report)
-    (comparison,) = judgement.comparisons
+    comparison, other = judgement.comparisons
     assert comparison.arm == "real + synthetic"
+    assert other.rival == comparison.rival
     validation = {arm.name: arm.validation or 0 for arm in judgement.arms if not arm.synthetic}
     assert comparison.rival == max(validation, key=lambda name: validation[name])
     assert "validation" in judgement.how

@@ -48,7 +48,9 @@ ARMS = (
     Arm("class weights", class_weights),
     Arm("oversampling + classical augmentation", augmented(oversampling), needs=AUGMENTS),
     with_source("real + synthetic", "fill", both=False),
-)
+    Arm("half synthetic in every class + classical augmentation",
+        augmented(everywhere("synthetic")), "synthetic", needs=AUGMENTS),
+)  # fmt: skip
 """What is compared unless `downstream.arms` names others."""
 FURTHER_ARMS = (
     Arm("focal loss", focal, needs=frozenset({FOCAL})),
@@ -66,8 +68,6 @@ FURTHER_ARMS = (
     ),
     Arm("half real, half synthetic + classical augmentation", augmented(halved("synthetic")),
         "synthetic", "fill", needs=AUGMENTS),
-    Arm("half synthetic in every class + classical augmentation",
-        augmented(everywhere("synthetic")), "synthetic", needs=AUGMENTS),
     Arm("synthetic, then real", first(alone, real), "synthetic", needs=frozenset({PRETRAINING})),
     Arm("synthetic, then real + classical augmentation",
         first(augmented(alone), augmented(oversampling)), "synthetic",

@@ -234,7 +234,7 @@ def test_mlflow_has_the_version_as_a_candidate(demo: Demo, mlflow: Any, run: Any
 def test_mlflow_has_what_the_version_did_to_a_classifier(demo: Demo) -> None:
     version = find(demo.model, demo.version, demo.tracking_uri)
     (judgement,) = demo.results["usefulness"]["judgements"]
-    (comparison,) = judgement["comparisons"]
+    comparison = judgement["comparisons"][0]
     assert version.tags["usefulness small-cnn"].startswith(comparison["verdict"])
     files = connect(demo.tracking_uri).list_artifacts(
         version.run_id, version.tags["usefulness_report"]

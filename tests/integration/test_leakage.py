@@ -54,7 +54,7 @@ def test_a_model_of_other_data_but_no_test_patient_is_taken(
     assert {Path(f.path).name for f in files} == {"downstream.json", "downstream.html"}
     metrics = connect(uri).get_run(version.run_id).data.metrics
     (judgement,) = json.loads((tmp_path / "out/downstream.json").read_text())["judgements"]
-    (comparison,) = judgement["comparisons"]
+    comparison = judgement["comparisons"][0]
     gain = metrics["usefulness/small-cnn/gain/real _ synthetic"]
     assert gain == pytest.approx(comparison["difference"]["value"])
 
