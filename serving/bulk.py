@@ -4,16 +4,18 @@
     part-00000.parquet      SHARD images, a range of positions in the plan, provenance inside
     _manifest.json          written last: the folder is complete
 
-A shard is written beside its place and renamed, so a shard that is there is whole, and a run that
-was ended goes on with those that are missing. Names with ``_`` are passed over by readers of
-Parquet folders. Who runs the shards, processes or a cluster, is given by the caller.
+The folder lies here or in an object store. A shard that is there is whole, and a run that was ended
+goes on with those that are missing. Names with ``_`` are passed over by readers of Parquet folders.
+Who runs the shards, processes or a cluster, is given by the caller.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,14 @@ import pyarrow.parquet as pq
 
 from fastgan_aug.errors import DataError, StorageError
 from fastgan_aug.storage import replace_when_complete
+from serving.out_folder import OutFolder
 from serving.parquet import merge_outcome, read_outcome, write_parquet
 from serving.protocol import Answer, Header, Outcome
 
 SHARD = 2048  # images; of 64 x 64 pixels 32 MiB before compression
 PLAN, MANIFEST, PART = "_plan.json", "_manifest.json", "part-{:05d}.parquet"
 LARGEST_NUMBER = 99_999
+READERS = 16  # shards whose ends are read at a time: in an object store each is a wait
 Row = dict[str, Any]
 # Runs a `ShardWriter` on each row and gives its answers, in any order.
 Engine = Callable[["ShardWriter", Sequence[Row]], Iterable[Row]]
@@ -38,7 +42,7 @@ class ShardWriter:
 
     Attributes:
         checkpoint: Folder that every worker can read.
-        folder: Where the shards go; every worker can write there.
+        folder: Where the shards go, a path or a URI; every worker can write there.
         header: Of all images, as JSON.
         threads: torch threads of a worker.
     """
@@ -54,7 +58,7 @@ class ShardWriter:
         from serving.generating import chunks, filter_of
         from serving.models import LoadedModel
 
-        header = Header.from_json(self.header)
+        header, folder = Header.from_json(self.header), OutFolder.of(self.folder)
         origin = header.provenance
         synthesizer = Synthesizer.load(Path(self.checkpoint), threads=self.threads)
         if synthesizer.meta.digest != origin.checkpoint or synthesizer.engine != origin.engine:
@@ -71,7 +75,7 @@ class ShardWriter:
         def write(row: Row) -> Row:
             part = replace(header, page=(row["start"], row["stop"]))
             made = chunks(model, header.plan, origin.seed, part.span, filtered=bool(origin.filter))
-            write_parquet(Answer(part, made), Path(self.folder) / PART.format(row["number"]))
+            folder.put(PART.format(row["number"]), partial(write_parquet, Answer(part, made)))
             return row
 
         return write
@@ -86,12 +90,12 @@ class ShardWriter:
 
 
 def sample_into(
-    folder: Path, header: Header, checkpoint: Path, engine: Engine, threads: int = 1
+    out: Path | str, header: Header, checkpoint: Path, engine: Engine, threads: int = 1
 ) -> Iterator[int]:
     """Generates what a plan says into a folder; goes on where an earlier run ended.
 
     Args:
-        folder: New, empty, or of the same plan.
+        out: New, empty, or of the same plan; a folder, or the URI of one in an object store.
         header: Of all images.
         checkpoint: Who generates.
         engine: Who runs the shards.
@@ -101,35 +105,42 @@ def sample_into(
         Images that are there: first those of earlier runs, then after each shard.
 
     Raises:
+        ConfigError: the URI cannot be understood.
         DataError: the folder holds another plan, or something else.
         StorageError: a shard cannot be written; those that are there stay.
     """
-    header = _taken(folder, header)
+    folder = OutFolder.of(out)
+    there = check_folder(folder)
+    header = _taken(folder, there, header)
     rows = shards(header)
-    waiting = [row for row in rows if not (folder / PART.format(row["number"])).exists()]
+    waiting = [row for row in rows if PART.format(row["number"]) not in there]
     done = header.plan.total_generate - _images(waiting)
     yield done
-    writer = ShardWriter(str(checkpoint), str(folder), header.to_json(), threads)
+    writer = ShardWriter(str(checkpoint), folder.name, header.to_json(), threads)
     for row in engine(writer, waiting) if waiting else ():
         done += _images([row])
         yield done
     _complete(folder, header, rows)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: OutFolder) -> set[str]:
     """Verifies that images may go into a folder.
+
+    Returns:
+        The names of what is there.
 
     Raises:
         DataError: it is a file, or holds something else than a sample.
+        StorageError: it cannot be listed.
     """
-    if not folder.exists() or (folder / PLAN).exists():
-        return
-    if not folder.is_dir() or any(not path.name.startswith("_") for path in folder.iterdir()):
+    there = folder.names()
+    if PLAN not in there and any(not name.startswith("_") for name in there):
         raise DataError(
             f"{folder} holds something else than a sample",
             allowed="a new or empty folder, or one that was begun by the same request",
             do="choose another --out",
         )
+    return there
 
 
 def shards(header: Header) -> list[Row]:
@@ -152,18 +163,17 @@ def _images(rows: Iterable[Mapping[str, int]]) -> int:
     return sum(row["stop"] - row["start"] for row in rows)
 
 
-def _taken(folder: Path, header: Header) -> Header:
+def _taken(folder: OutFolder, there: set[str], header: Header) -> Header:
     """The header to go on with: the folder's own, if it was begun with the same plan."""
-    check_folder(folder)
-    plan = folder / PLAN
-    if not plan.exists():
-        with replace_when_complete(plan) as temporary:
-            temporary.write_text(header.to_json() + "\n", encoding="utf-8")
+    if PLAN not in there:
+        folder.put(PLAN, partial(_write_text, text=header.to_json()))
         return header
     try:
-        begun = Header.from_json(plan.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{plan} cannot be read: {error}", do="choose another --out") from error
+        begun = Header.from_json(folder.read(PLAN, lambda stream: stream.read().decode()))
+    except ValueError as error:
+        raise DataError(
+            f"{PLAN} of {folder} cannot be read: {error}", do="choose another --out"
+        ) from error
     if _same(begun) != _same(header):
         raise DataError(
             f"{folder} was begun by another request: {begun.plan.total_generate} images of "
@@ -171,29 +181,36 @@ def _taken(folder: Path, header: Header) -> Header:
             allowed="the same counts, target, seed, checkpoint and engine",
             do="repeat that request, or choose another --out",
         )
-    for broken in folder.glob("part-*.tmp-*"):  # of a run that was killed
-        broken.unlink(missing_ok=True)
+    for name in there:
+        if name.startswith("part-") and ".tmp-" in name:  # of a run that was killed
+            folder.remove(name)
     return begun
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replace_when_complete(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _same(header: Header) -> Header:
     return replace(header, provenance=replace(header.provenance, request_id="", alias=""))
 
 
-def _complete(folder: Path, header: Header, rows: Sequence[Row]) -> None:
+def _complete(folder: OutFolder, header: Header, rows: Sequence[Row]) -> None:
+    def told(name: str) -> tuple[int, Outcome]:
+        ending = folder.read(name, pq.read_metadata)
+        return ending.num_rows, read_outcome(ending.metadata)
+
     names = [PART.format(row["number"]) for row in rows]
-    outcome: Outcome = {}
-    found = []
-    for name in names:
-        told = pq.read_metadata(folder / name)
-        found.append(told.num_rows)
-        merge_outcome(outcome, read_outcome(told.metadata))
-    unfilled = sum(cell["unfilled"] for cell in outcome.values())
-    if sum(found) + unfilled != header.plan.total_generate:
+    images, outcome = 0, Outcome()
+    with ThreadPoolExecutor(READERS) as readers:
+        for found, unfilled in readers.map(told, names):
+            images += found
+            merge_outcome(outcome, unfilled)
+    if images + sum(cell["unfilled"] for cell in outcome.values()) != header.plan.total_generate:
         raise StorageError(
-            f"{folder} holds {sum(found)} images instead of {header.plan.total_generate}",
+            f"{folder} holds {images} images instead of {header.plan.total_generate}",
             do="remove the shards that another program changed, and run the command again",
         )
-    told = {"images": sum(found), "shards": names} | ({"filter": outcome} if outcome else {})
-    with replace_when_complete(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    manifest = {"images": images, "shards": names} | ({"filter": outcome} if outcome else {})
+    folder.put(MANIFEST, partial(_write_text, text=json.dumps(manifest, indent=1)))

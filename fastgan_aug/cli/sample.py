@@ -35,8 +35,12 @@ def sample(
         str, typer.Option(help="Real images there are: a JSON file, or CELL=N,CELL=N.")
     ],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Parquet file; or a folder of them, made here."),
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Parquet file; or a folder of them, made here, also s3://BUCKET/PREFIX.",
+        ),
     ] = None,
     target: Annotated[
         str,
@@ -74,13 +78,13 @@ def sample(
     """Get the images that fill every cell up to the target.
 
     From the service at --url; or, with --checkpoint or --tracking-uri, made here: into one Parquet
-    file, or into a folder of any number of images, which goes on where it was ended. The same seed
-    gives the same images either way.
+    file, or into a folder of any number of images, here or in an object store, which goes on where
+    it was ended. The same seed gives the same images either way.
     """
     from serving.asking import request_of
     from serving.request import FILTER
 
-    _check_place(out, dry_run, here=checkpoint is not None or tracking_uri is not None)
+    file = _is_file(out, dry_run, here=checkpoint is not None or tracking_uri is not None)
     request = request_of(
         parse_counts(counts, "counts"), parse_target(target), model=model, seed=seed,
         max_ratio=max_ratio, allow_unseen=allow_unseen, filter=FILTER if filtered else None,
@@ -90,14 +94,15 @@ def sample(
         source = _Source(opened, url, checkpoint, tracking_uri, name)
         if dry_run or out is None:
             print_plan(source.asker(request).planned(request), console)
-        elif out.suffix == ".parquet":
-            header, outcome = _into_file(source.asker(request), request, out)
+        elif file:
+            header, outcome = _into_file(source.asker(request), request, Path(out))
             print_plan(header, console, out)
             print_outcome(outcome, console)
         else:
-            header, folder = source.header(request, out)
+            on_ray = not local and _has_ray()
+            header, folder = source.header(request, out, on_ray=on_ray)
             print_plan(header, console)
-            _into_folder(out, header, folder, local=local, workers=workers)
+            _into_folder(out, header, folder, on_ray=on_ray, workers=workers)
             console.print(f"{header.plan.total_generate} images: {out}", soft_wrap=True)
 
 
@@ -118,12 +123,18 @@ class _Source:
             return self.opened.enter_context(Client(self.url))
         return self._offline(request, Path(self._temporary()))
 
-    def header(self, request: BatchRequest, out: Path) -> tuple[Header, Path]:
+    def header(self, request: BatchRequest, out: str, *, on_ray: bool) -> tuple[Header, Path]:
         """What goes into a folder, and the checkpoint that every worker of it can read."""
         from serving.bulk import check_folder
+        from serving.out_folder import OutFolder
 
-        check_folder(out)
-        client = self._offline(request, out / CHECKPOINT)
+        folder = OutFolder.of(out)
+        check_folder(folder)
+        if self.checkpoint is None and on_ray and not folder.is_local:
+            _check_workers_are_here(out)
+        # Beside the images all workers see it, and the next command needs not fetch it again.
+        cache = Path(folder.path) / CHECKPOINT if folder.is_local else Path(self._temporary())
+        client = self._offline(request, cache)
         return client.planned(request), client.folder
 
     def _offline(self, request: BatchRequest, cache: Path) -> OfflineClient:
@@ -147,14 +158,40 @@ class _Source:
         return self.opened.enter_context(TemporaryDirectory(prefix="fastgan-aug-"))
 
 
-def _check_place(out: Path | None, dry_run: bool, *, here: bool) -> None:
-    if out is None and not dry_run:
-        raise typer.BadParameter("say where to, or --dry-run", param_hint="--out")
-    if out is not None and out.suffix != ".parquet" and not here and not dry_run:
+def _is_file(out: str | None, dry_run: bool, *, here: bool) -> bool:
+    """Whether ``--out`` names one file rather than a folder; refuses what cannot be done."""
+    from serving.out_folder import is_address
+
+    if out is None:
+        if not dry_run:
+            raise typer.BadParameter("say where to, or --dry-run", param_hint="--out")
+        return False
+    file = out.endswith(".parquet")
+    if file and is_address(out):
         raise ConfigError(
-            f"--out {out} is a folder, which is filled here without a service",
+            "--out names one file, which is written on this machine",
+            allowed="a .parquet file here; in an object store a folder: s3://BUCKET/PREFIX",
+            do="leave .parquet out: the shards in that folder get names of their own",
+        )
+    if not (file or here or dry_run):
+        raise ConfigError(
+            "--out names a folder, which is filled here without a service",
             allowed="--checkpoint or --tracking-uri with a folder; a .parquet file with a service",
             do="give the checkpoint, or name a file: --out batch.parquet",
+        )
+    return file
+
+
+def _check_workers_are_here(out: str) -> None:
+    from fastgan_aug.engines.ray_cluster import is_cluster
+
+    if is_cluster():
+        raise ConfigError(
+            f"--tracking-uri with --out {out}: the version would be fetched to this machine, and "
+            "the cluster of RAY_ADDRESS has others",
+            allowed="on a cluster --checkpoint, or an --out folder that all its machines share",
+            do="fetch the version's files (`mlflow artifacts download`) into a folder that all "
+            "machines share, and give that as --checkpoint",
         )
 
 
@@ -175,14 +212,14 @@ def _into_file(client: Asker, request: BatchRequest, out: Path) -> tuple[Header,
 
 
 def _into_folder(
-    out: Path, header: Header, checkpoint: Path, *, local: bool, workers: int | None
+    out: str, header: Header, checkpoint: Path, *, on_ray: bool, workers: int | None
 ) -> None:
     from serving.bulk import sample_into
     from serving.progress import shown
 
     with ExitStack() as opened:
         engine = partial(_on_cores, workers=workers)
-        if not local and _has_ray():
+        if on_ray:
             engine = partial(_on_ray, opened, workers=workers)
         before = 0
         advance = opened.enter_context(shown(True, header.plan.total_generate))
@@ -268,7 +305,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         )
 
 
-def print_plan(header: Header, console: Console, out: Path | None = None) -> None:
+def print_plan(header: Header, console: Console, out: str | None = None) -> None:
     """Shows what each cell has, wants and gets, and why; then who generates it."""
     from fastgan_aug.balance import COLUMNS
 

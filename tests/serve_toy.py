@@ -1,0 +1,60 @@
+"""What tests of the application on Ray Serve share."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import httpx
+import numpy as np
+import psutil
+
+from fastgan_aug.config import ServingConfig
+from fastgan_aug.engines.mlflow_server import free_port
+from serving.batch import BalancedBatch
+from serving.parquet import merge_outcome
+from serving.protocol import Outcome, decode
+from serving.request import BatchRequest
+
+
+def settings(**changes: object) -> ServingConfig:
+    plain = {"port": free_port(), "timeout": 120, "cpus_per_replica": 0.25, "drain_seconds": 3}
+    return ServingConfig.model_validate(plain | changes)
+
+
+def bearer(tokens, name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {tokens[1][name]}"}
+
+
+def replicas() -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "ServeReplica" in " ".join(process.cmdline())
+    ]
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def in_pages(
+    url: str, headers: dict[str, str], request: BatchRequest, size: int
+) -> tuple[np.ndarray, Outcome]:
+    """Images, and what the filter did, page by page: a `Client` chooses its pages itself."""
+    images, outcome = [], Outcome()
+    start, total = 0, 1
+    while start < total:
+        body = replace(request, page=(start, start + size)).to_json()
+        answer = httpx.post(f"{url}/v1/balanced-batch", content=body, headers=headers, timeout=60)
+        header, chunks = decode(io.BytesIO(answer.raise_for_status().content))
+        part = BalancedBatch.collect(header, chunks)
+        images.append(part.images)
+        merge_outcome(outcome, part.outcome)
+        start, total = header.span[1], header.plan.total_generate
+    return np.concatenate(images), outcome
