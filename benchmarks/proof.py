@@ -49,6 +49,7 @@ CANDIDATES = (
     "half synthetic in every class + classical augmentation",
 )  # fmt: skip
 ORACLE = "oracle + classical augmentation"
+BY_RULE = ("moved defects", "moved defects + classical augmentation")
 ARMS = {
     "small-cnn": (
         "real", "class weights", "focal loss", "oversampling", "classical augmentation",
@@ -106,9 +107,13 @@ def fit_generators(replicates: Sequence[Replicate], images: int, workers: int) -
 
 
 def experiments_of(
-    setting: str, replicates: Sequence[Replicate], images: int, config: DownstreamConfig
+    setting: str,
+    replicates: Sequence[Replicate],
+    images: int,
+    config: DownstreamConfig,
+    only: Sequence[str] | None,
 ) -> list[Experiment]:
-    """Every classifier with its arms, on the replicates of a setting."""
+    """Every classifier with its arms, or with those of them that are named, on the replicates."""
     pieces = [generator_of(replicate, images) for replicate in replicates]
     folds = [
         OpenReplicate(replicate, piece.checkpoint, order)
@@ -117,7 +122,7 @@ def experiments_of(
     rules = generator_config(images, 0).augment
     return [
         Experiment(
-            folds, [KNOWN[arm] for arm in ARMS[classifier]],
+            folds, [KNOWN[arm] for arm in ARMS[classifier] if not only or arm in only],
             config.model_copy(update={"classifiers": [classifier]}), rules,
             replicates[0].out / setting,
         )
@@ -192,7 +197,13 @@ def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any
     """Judges every setting and the learning curve over them; writes ``results/proof.json``."""
     arms, classes = [KNOWN[arm] for arm in ARMS["small-cnn"]], PATTERNS
     settings = JudgeSettings(independent=True)
-    reports = {name: judge(*both, arms, classes, settings) for name, both in found.items()}
+    # The rule of sides helps by itself: both questions are asked, what is gained over rivals that
+    # know it, and over those that do not.
+    judged = dict(found) | {
+        f"{name}, rivals without the rule": ([o for o in outcomes if o.arm not in BY_RULE], truths)
+        for name, (outcomes, truths) in found.items()
+    }
+    reports = {name: judge(*both, arms, classes, settings) for name, both in judged.items()}
     rungs = {}
     for name, both in found.items():
         of_setting = [record for record in records if record["name"] == name]
@@ -201,7 +212,7 @@ def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any
         rungs[slices, patients] = both
     curves = learning_curve(rungs, arms, classes, CURVE_ARM, settings) if len(rungs) > 1 else ()
     recalls = {
-        f"{name}, {j.classifier}": rare_recall(j, found[name])
+        f"{name}, {j.classifier}": rare_recall(j, judged[name])
         for name, report in reports.items()
         for j in report.judgements
     }
@@ -234,6 +245,8 @@ def arguments() -> argparse.ArgumentParser:
     words.add_argument("--out", type=Path, default=Path("runs/proof"))
     words.add_argument("--setting", choices=list(SETTINGS), action="append")
     words.add_argument("--classifier", choices=list(ARMS), action="append")
+    words.add_argument("--arm", choices=ARMS["small-cnn"], action="append", metavar="ARM",
+                       help="default: all of a classifier's")  # fmt: skip
     words.add_argument("--replicate", type=int, choices=range(10), action="append",
                        help=f"default: {REPLICATES}")  # fmt: skip
     words.add_argument("--images", type=int, default=IMAGES, help="budget of a generator")
@@ -275,7 +288,7 @@ def main() -> None:
             replicate.draw(on_all_cores(asked.workers), fresh=True)
         told = [known(replicate, asked.images) for replicate in own]
         budget = None if asked.budget is None else 60 * asked.budget
-        experiments = experiments_of(setting, own, asked.images, config)
+        experiments = experiments_of(setting, own, asked.images, config, asked.arm)
         done = [run_setting(e, told, asked.workers, budget) for e in experiments]
         if complete := [both for both in done if both is not None]:
             found[setting] = [o for outcomes, _ in complete for o in outcomes], complete[0][1]
