@@ -72,7 +72,7 @@ def test_one_flipped_byte_is_found(saved: Path, file: str) -> None:
         read_meta(saved)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 2}', '{"format": 1}'])
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 3}', '{"format": 2}'])
 def test_a_damaged_manifest_is_refused(saved: Path, damage: str) -> None:
     (saved / "meta.json").write_text(damage)
     with pytest.raises(CheckpointError, match="damaged"):
@@ -130,4 +130,4 @@ def test_no_pickle_in_the_folder(saved: Path) -> None:
     assert sorted(p.name for p in saved.iterdir()) == [
         "generator.safetensors", "meta.json", "state.safetensors",
     ]  # fmt: skip
-    assert checkpoint.FORMAT == 2
+    assert checkpoint.FORMAT == 3
