@@ -80,11 +80,18 @@ def filtered_checkpoint(folder: Path, origin: Lineage, seed: int = 3) -> Path:
 
 
 def registered(
-    folder: Path, uri: str, name: str, number: int, *, broken: bool = False
+    folder: Path,
+    uri: str,
+    name: str,
+    number: int,
+    *,
+    broken: bool = False,
+    filtered: bool = False,
 ) -> RegisteredVersion:
     """Trains nothing: registers a tiny checkpoint as the next version of a model, with a run.
 
-    A ``broken`` one is whole by its hashes, but its weights are not finite.
+    A ``broken`` one is whole by its hashes, but its weights are not finite; a ``filtered`` one
+    has a filter.
     """
     origin = lineage(ONE_FACTOR, ONE_COUNTS)
     tracker = RunTracker(folder / f"run-{number}", uri=uri, experiment="toy", name=f"run-{number}")
@@ -95,7 +102,10 @@ def registered(
     if broken:
         next(iter(state.generator.output.parameters())).data.fill_(float("nan"))
     made = folder / f"checkpoint-{number}"
-    write_checkpoint(made, state, state.generator, origin)
+    if filtered:
+        made = filtered_checkpoint(made, origin, number)
+    else:
+        write_checkpoint(made, state, state.generator, origin)
     tracker.finish()
     assert tracker.close()
     return register(made, uri=uri, model_name=name, run_id=tracker.run_id or "")

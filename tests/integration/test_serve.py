@@ -9,22 +9,23 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
+import numpy as np
 import pytest
 import ray
 import yaml
 from ray import serve
 
-from fastgan_aug.config import ReplicaConfig, ServingConfig
+from fastgan_aug.config import ReplicaConfig
+from fastgan_aug.data.schema import REASONS
 from fastgan_aug.engines.mlflow_client import local_uri
 from fastgan_aug.engines.mlflow_promotion import promote
-from fastgan_aug.engines.mlflow_server import free_port
 from fastgan_aug.errors import (
     AccessRefused,
+    BalanceError,
     ConfigError,
     FastGANAugError,
     ModelNotFound,
@@ -32,7 +33,9 @@ from fastgan_aug.errors import (
     ServiceUnavailable,
     UnseenCell,
 )
+from serving.asking import request_of
 from serving.client import Client
+from serving.offline import OfflineClient
 from serving.protocol import decode
 from serving.request import BatchRequest
 from serving.server.deployment import (
@@ -46,6 +49,7 @@ from serving.server.deployment import (
 from serving.server.measures import REFUSED_VERSIONS, SERIES
 from serving.server.ray_measures import metrics_urls
 from serving.server.tokens import add_to_file, make_token
+from tests.serve_toy import bearer, in_pages, replicas, settings, wait_until
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -81,11 +85,6 @@ def local_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def settings(**changes: object) -> ServingConfig:
-    plain = {"port": free_port(), "timeout": 120, "cpus_per_replica": 0.25, "drain_seconds": 3}
-    return ServingConfig.model_validate(plain | changes)
-
-
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     """The file of tokens, and the tokens by name."""
@@ -105,31 +104,15 @@ def url(local_ray, registry, tokens) -> Iterator[str]:
         stop_service()
 
 
-def bearer(tokens, name: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {tokens[1][name]}"}
-
-
-def replicas() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "ServeReplica" in " ".join(process.cmdline())
-    ]
-
-
-def queues(url: str, tokens) -> list[dict[str, int]]:
+def statuses(url: str, tokens) -> list[dict[str, dict]]:
     """What several calls tell of the replica that answers."""
-    return [
-        httpx.get(f"{url}/v1/status", headers=bearer(tokens, "boss")).json()["queue"]
-        for _ in range(8)
-    ]
+    headers = bearer(tokens, "boss")
+    return [httpx.get(f"{url}/v1/status", headers=headers).json() for _ in range(8)]
 
 
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def idle(url: str, tokens) -> bool:
+    queues = [status["queue"] for status in statuses(url, tokens)]
+    return all(queue["requests"] == queue["images"] == 0 for queue in queues)
 
 
 def test_the_service_answers_and_repeats_itself(url):
@@ -189,6 +172,37 @@ def test_requests_side_by_side_all_get_their_own(url):
         thread.join(60)
     assert len(answers) == 6
     assert len(set(answers.values())) == 2
+
+
+def test_a_filter_gives_one_set_whatever_the_page_and_the_replica(url, registry, tokens, tmp_path):
+    version = registered(tmp_path, registry, NAME, 3, filtered=True).version
+    request = request_of(COUNTS, seed=3, model=version, filter="default")
+    here = OfflineClient(tmp_path / "checkpoint-3" / "filtered")
+    wanted = here.request_balanced_batch(COUNTS, seed=3, filter="default")
+    with Client(url) as client:
+        for size in (56, 19, 7):
+            images, outcome = in_pages(client, request, size)
+            assert np.array_equal(images, wanted.images)
+            assert outcome == wanted.outcome
+        # A replica loads a version when it is asked for it: both were.
+        assert all(version in status["models"]["loaded"] for status in statuses(url, tokens))
+        with pytest.raises(BalanceError, match="has no filter"):
+            client.request_balanced_batch(COUNTS, model="1", filter="default")
+    body = BatchRequest(COUNTS, model="1", filter="default").to_json()
+    refused = httpx.post(f"{url}/v1/balanced-batch", content=body, headers=bearer(tokens, "lab"))
+    assert (refused.status_code, refused.json()["code"]) == (422, "balance-invalid")
+
+
+def test_the_outcome_of_a_filter_arrives_and_adds_up(url):
+    with Client(url) as client:
+        batch = client.request_balanced_batch(COUNTS, seed=3, model="3", filter="default")
+    wanted = {cell: n for cell, n in batch.header.plan.generate.items() if n}
+    assert {cell: told["requested"] for cell, told in batch.outcome.items()} == wanted
+    for cell, told in batch.outcome.items():
+        assert told["requested"] == told["accepted"] + told["unfilled"]
+        assert told["generated"] == told["accepted"] + sum(told[reason] for reason in REASONS)
+        assert batch.cells.count(cell) == told["accepted"]
+    assert any(told["generated"] > told["accepted"] for told in batch.outcome.values())
 
 
 def test_tokens_and_roles_hold_behind_the_proxy(url, tokens):
@@ -258,7 +272,7 @@ def test_cancelled_requests_leave_no_work(url, tokens):
                         next(answer.iter_raw())
             except httpx.TransportError:
                 pass
-    wait_until(lambda: all(q["requests"] == q["images"] == 0 for q in queues(url, tokens)), 10)
+    wait_until(lambda: idle(url, tokens), 10)
     with Client(url) as client:
         assert len(client.request_balanced_batch(COUNTS)) == 56
 

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from fastgan_aug.errors import FastGANAugError
 from serving.client import Client
 from serving.request import BatchRequest
 from serving.server.tokens import add_to_file, make_token
+from tests.serve_toy import wait_until
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -90,13 +90,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
                 survivor.kill()
             process.wait(10)
         assert not told
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def whole(url: str, token: str) -> int:
