@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import httpx
 import numpy as np
 import psutil
 
 from fastgan_aug.config import ServingConfig
 from fastgan_aug.engines.mlflow_server import free_port
 from serving.batch import BalancedBatch
-from serving.client import Client
 from serving.parquet import merge_outcome
-from serving.protocol import Outcome
+from serving.protocol import Outcome, decode
 from serving.request import BatchRequest
 
 
@@ -42,12 +43,18 @@ def wait_until(true: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
-def in_pages(client: Client, request: BatchRequest, size: int) -> tuple[np.ndarray, Outcome]:
-    """Images, and what the filter did, of a request that is asked for page by page."""
+def in_pages(
+    url: str, headers: dict[str, str], request: BatchRequest, size: int
+) -> tuple[np.ndarray, Outcome]:
+    """Images, and what the filter did, page by page: a `Client` chooses its pages itself."""
     images, outcome = [], Outcome()
-    for start in range(0, total := client.planned(request).plan.total_generate, size):
-        answer = client.answer(replace(request, page=(start, min(start + size, total))))
-        part = BalancedBatch.collect(answer.header, answer.chunks)
+    start, total = 0, 1
+    while start < total:
+        body = replace(request, page=(start, start + size)).to_json()
+        answer = httpx.post(f"{url}/v1/balanced-batch", content=body, headers=headers, timeout=60)
+        header, chunks = decode(io.BytesIO(answer.raise_for_status().content))
+        part = BalancedBatch.collect(header, chunks)
         images.append(part.images)
         merge_outcome(outcome, part.outcome)
+        start, total = header.span[1], header.plan.total_generate
     return np.concatenate(images), outcome

@@ -179,15 +179,14 @@ def test_a_filter_gives_one_set_whatever_the_page_and_the_replica(url, registry,
     request = request_of(COUNTS, seed=3, model=version, filter="default")
     here = OfflineClient(tmp_path / "checkpoint-3" / "filtered")
     wanted = here.request_balanced_batch(COUNTS, seed=3, filter="default")
-    with Client(url) as client:
-        for size in (56, 19, 7):
-            images, outcome = in_pages(client, request, size)
-            assert np.array_equal(images, wanted.images)
-            assert outcome == wanted.outcome
-        # A replica loads a version when it is asked for it: both were.
-        assert all(version in status["models"]["loaded"] for status in statuses(url, tokens))
-        with pytest.raises(BalanceError, match="has no filter"):
-            client.request_balanced_batch(COUNTS, model="1", filter="default")
+    for size in (56, 19, 7):
+        images, outcome = in_pages(url, bearer(tokens, "lab"), request, size)
+        assert np.array_equal(images, wanted.images)
+        assert outcome == wanted.outcome
+    # A replica loads a version when it is asked for it: both were.
+    assert all(version in status["models"]["loaded"] for status in statuses(url, tokens))
+    with pytest.raises(BalanceError, match="has no filter"), Client(url) as client:
+        client.request_balanced_batch(COUNTS, model="1", filter="default")
     body = BatchRequest(COUNTS, model="1", filter="default").to_json()
     refused = httpx.post(f"{url}/v1/balanced-batch", content=body, headers=bearer(tokens, "lab"))
     assert (refused.status_code, refused.json()["code"]) == (422, "balance-invalid")
