@@ -84,7 +84,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             yield Cluster(process, environment, log)
         finally:
             process.send_signal(signal.SIGTERM)
-            left = survivors(mark, 30)
+            left = survivors(mark, 60)  # Ray itself waits 30 s for what still runs
             told = [describe(p) for p in left]
             for survivor in left:
                 survivor.kill()
