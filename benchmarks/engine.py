@@ -1,9 +1,9 @@
 """Engines of the generator, side by side: `python -m benchmarks.engine CHECKPOINT [--threads N]`.
 
-The base is the generator as it was trained, in torch, eager, fp32. Each engine makes the same images from the same latents, in
-batches of the served size, turn by turn in one run; a ratio is the median over the rounds of that
-round's ratio to the reference. Parity is told beside it: an engine that is fast and wrong is no
-engine.
+The base is the generator as it was trained, in torch, eager, fp32. Each engine makes the same
+images from the same latents, in batches of the served size, turn by turn in one run; a ratio is the
+median over the rounds of that round's ratio to the base. Parity is told beside it: an engine that
+is fast and wrong is no engine.
 """
 
 from __future__ import annotations
