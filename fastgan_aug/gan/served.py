@@ -25,6 +25,9 @@ class ServedGenerator(nn.Module):
         generator: A trained one.
     """
 
+    weight: Tensor  # of the first layer
+    shift: Tensor
+
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
