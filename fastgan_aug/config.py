@@ -110,7 +110,7 @@ class ReplicaConfig(_Section):
         most_replicas: Ray Serve adds replicas up to this many while requests wait; None adds none.
         cpus_per_replica: Ray CPUs reserved by each.
         threads: Threads of each replica's generator.
-        engine: What computes the images: ``torch`` is the reference, ``onnxruntime`` is faster on a
+        engine: What computes the images: ``torch`` is the reference, ``openvino`` is faster on a
             CPU and within 1e-5 of it. Either repeats its own images byte by byte.
         tokens: File of the tokens of those who may call, read again when it changes; None takes
             the variable FASTGAN_AUG_TOKENS, and without that serves this machine alone.
@@ -127,7 +127,7 @@ class ReplicaConfig(_Section):
     most_replicas: int | None = Field(None, ge=1)
     cpus_per_replica: float = Field(0.5, gt=0)
     threads: int = Field(1, ge=1)
-    engine: Literal["torch", "onnxruntime"] = "torch"
+    engine: Literal["torch", "openvino"] = "torch"
     tokens: str | None = None
     poll_seconds: float = Field(5.0, gt=0)
     most_versions: int = Field(3, ge=1)

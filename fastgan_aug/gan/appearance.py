@@ -23,6 +23,7 @@ from fastgan_aug.gan.descriptors import (
     midlines,
     outlines,
     resampled,
+    resampled_by_products,
     ring_weights,
     side_descriptors,
     spectrum_descriptors,
@@ -147,7 +148,8 @@ class Appearance(nn.Module):
             row, height, width, column = descriptors[:, -FRAME:, None].unbind(1)
             rows = (self._offset - row) * (-height).exp() + self._middle
             columns = (self._offset - column) * (-width).exp() + self._middle
-            return resampled(fine, rows, columns)[:, None]
+            moved = resampled if self.training else resampled_by_products
+            return moved(fine, rows, columns)[:, None]
 
     def standard(self, descriptors: Tensor) -> Tensor:
         """(B, DESCRIPTORS) in units of the SD over all cells, about their mean."""

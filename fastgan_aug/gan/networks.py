@@ -147,7 +147,8 @@ class Generator(nn.Module):
         assert self.appearance is not None
         return self.appearance.draw(latents[:, : self.drawn], condition)
 
-    def _embedded(self, given: Tensor) -> Tensor:
+    def embedded(self, given: Tensor) -> Tensor:
+        """(B, latent + condition + drawn) to (B, E)."""
         if self.training:
             embedded: Tensor = self.embed(given)
             return embedded
@@ -180,7 +181,7 @@ class Generator(nn.Module):
                 wanted = self.wanted(latents, condition)
             given.append(self.appearance.standard(wanted))
             base = self.appearance.picture(wanted)
-        features = self._embedded(torch.cat(given, dim=1))
+        features = self.embedded(torch.cat(given, dim=1))
         features = low = self.input(features[:, :, None, None])
         taken = 0
         for block in self.up:

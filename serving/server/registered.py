@@ -38,7 +38,7 @@ class RegistryModels:
         tracking_uri: Where the registry is.
         default: The alias or version that is never dropped from memory.
         threads: Of the generator.
-        engine: ``torch`` or ``onnxruntime``.
+        engine: ``torch`` or ``openvino``.
         poll_seconds: How often the registry is asked what the aliases mean.
         most_versions: Versions in memory; the least recently used goes.
         measure: Where numbers go.
@@ -210,10 +210,10 @@ class RegistryModels:
             assert found.folder is not None
             synthesizer = Synthesizer.load(found.folder, threads=self._threads)
             sample_filter = filter_of(found.folder, synthesizer)
-        if self._engine == "onnxruntime":
-            from serving.server.onnx_engine import use_onnx_runtime
+        if self._engine == "openvino":
+            from serving.server.openvino_engine import use_openvino
 
-            use_onnx_runtime(synthesizer, self._threads)
+            use_openvino(synthesizer, self._threads)
         return LoadedModel(
             synthesizer, found.name, found.version, version, found.run_id or "", sample_filter
         )

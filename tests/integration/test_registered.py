@@ -115,9 +115,9 @@ def test_the_engine_is_what_was_asked_for(uri):
     _champion(uri, "1")
     reference, faster = (
         RegistryModels(NAME, uri, engine=name).get("champion").synthesizer
-        for name in ("torch", "onnxruntime")
+        for name in ("torch", "openvino")
     )
-    assert faster.engine.startswith("onnxruntime-")
+    assert faster.engine.startswith("openvino-")
     cell, seeds = reference.space.cells[0], np.arange(3, dtype=np.uint64)
     apart = faster.generate([cell] * 3, seeds) - reference.generate([cell] * 3, seeds)
     assert np.abs(apart).max() <= 1e-5

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the same images as torch within 1e-5, byte by byte the same in any batch."""
+"""OpenVINO: the same images as torch within 1e-5, byte by byte the same in any batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gan_toy import toy_lineage, toy_state
 from fastgan_aug.gan.checkpoint import write_checkpoint
 from fastgan_aug.gan.settings import NetworkConfig
 from fastgan_aug.gan.synthesizer import CHUNK, Synthesizer
-from serving.server.onnx_engine import use_onnx_runtime
+from serving.server.openvino_engine import use_openvino
 
 PLAIN = NetworkConfig(size=32, latent=8, embedding=8, generator_width=4, discriminator_width=4)
 DEMO = NetworkConfig(
@@ -23,11 +23,11 @@ DEMO = NetworkConfig(
 
 @pytest.fixture(scope="module", params=[PLAIN, DEMO], ids=["plain", "as in the demo"])
 def both(request, tmp_path_factory) -> tuple[Synthesizer, Synthesizer]:
-    """The same checkpoint in torch and in ONNX Runtime."""
-    folder: Path = tmp_path_factory.mktemp("onnx") / "checkpoint"
+    """The same checkpoint in torch and in OpenVINO."""
+    folder: Path = tmp_path_factory.mktemp("openvino") / "checkpoint"
     write_toy(folder, request.param)
     reference, faster = (Synthesizer.load(folder, threads=1) for _ in range(2))
-    use_onnx_runtime(faster, 1)
+    use_openvino(faster, 1)
     return reference, faster
 
 
@@ -69,4 +69,4 @@ def test_an_image_does_not_depend_on_its_batch(both) -> None:
 def test_the_engine_is_named(both) -> None:
     reference, faster = both
     assert reference.engine.startswith("torch-")
-    assert faster.engine.startswith("onnxruntime-")
+    assert faster.engine.startswith("openvino-")
