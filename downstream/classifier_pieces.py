@@ -13,7 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
@@ -147,7 +147,7 @@ def start(experiment: Experiment, digests: Sequence[dict[str, Any]]) -> None:
     config = experiment.config.model_dump(mode="json")
     for name in ("seeds", "arms", "classifiers", "bootstrap"):  # these add pieces, change none
         del config[name]
-    rules = json.loads(json.dumps(vars(experiment.rules), default=dict))
+    rules = asdict(experiment.rules)
     decided = {"folds": list(digests), "config": config, "rules": rules}
     path = experiment.out / PLAN
     if path.is_file():
