@@ -6,6 +6,8 @@ tried, and why those in bfloat16 are not here.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,9 @@ def use_openvino(synthesizer: Synthesizer, threads: int) -> None:
             do="pip install 'fastgan-aug[openvino]'",
         ) from error
     served = synthesizer.served
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # Of torch's tracing, which OpenVINO's converter calls, about itself.
+        warnings.simplefilter("ignore", DeprecationWarning)
         example = served.given(
             torch.zeros(CHUNK, synthesizer.generator.latent_size),
             torch.from_numpy(synthesizer.space.vectors)[:1].repeat(CHUNK, 1),
