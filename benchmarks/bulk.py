@@ -44,7 +44,7 @@ def made_checkpoint(folder: Path) -> tuple[Path, dict[str, str]]:
     data = training_data(dataset, config.augment)
     space = dataset.meta.space
     state = new_state(config.network, config.training, space.dimension, torch.device("cpu"), data)
-    origin = lineage_of(config, dataset)
+    origin = lineage_of(config, dataset, None)
     write_checkpoint(folder, state, state.generator, origin)
     return folder, {"config": origin.config_digest, "dataset": origin.dataset_digest}
 
