@@ -160,10 +160,9 @@ def training_data(dataset: Dataset, augmentation: AugmentConfig) -> TrainingData
     """The arrays that the steps need, images in [-1, 1]; slices with moved defects stand last."""
     space, labelled = dataset.meta.space, dataset.labelled
     groups = affected_cells(space, augmentation)
+    real = dataset.images[labelled], dataset.cell_index[labelled]
     # Every worker moves the same defects, and a resumed fit does.
-    more, cells = moved_slices(
-        dataset.images[labelled], dataset.cell_index[labelled], groups, np.random.default_rng(0)
-    )
+    more, cells = moved_slices(*real, groups, np.random.default_rng(0))
     images = np.concatenate([dataset.images, more])
     return TrainingData(
         images=torch.from_numpy(images * 2 - 1)[:, None],
