@@ -128,7 +128,7 @@ def test_all_arms_take_the_same_steps_and_tell_their_progress(
     short = QUICK.model_copy(update={"steps": 3, "seeds": [0, 1]})
     experiment_on(*parts, short, progress=lambda *event: told.append(event))
     assert asked == {FitSettings(3, 32, 3e-3, 6)}
-    assert fits == len(told) == told[-1][2] == 4 * 2
+    assert fits == len(told) == told[-1][2] == len(ARMS) * 2
     assert [done for _, done, _ in told] == list(range(len(told)))
 
 
@@ -275,7 +275,9 @@ def test_the_command_asks_a_real_service(
     found = json.loads((tmp_path / "out/downstream.json").read_text())
     counts = found["provenance"]["train_slices"].values()
     (judgement,) = found["judgements"]
-    assert judgement["arms"][-1]["n_synthetic"] == sum(max(counts) - n for n in counts)
+    filled, everywhere = (arm["n_synthetic"] for arm in judgement["arms"][-2:])
+    assert filled == sum(max(counts) - n for n in counts)
+    assert everywhere == len(counts) * max(counts)
     assert not any("not known" in note for note in found["notes"])
 
 
