@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +16,28 @@ SMALL_COUNTS = {
     "BG/normal": 4, "BG/unilateral": 4, "BG/bilateral": 3,
     "COR/normal": 3, "COR/unilateral": 4, "COR/bilateral": 3,
 }  # fmt: skip
+
+
+STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ends here, with the status of the tests.
+
+    Ray, OpenVINO, torch and the object store's client are in this one process, and unloading their
+    libraries crashed it once, when all had passed or failed and was told.
+    """
+    if STATUS in config.stash and "ray" in sys.modules:
+        atexit._run_exitfuncs()
+        config.get_terminal_writer().flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[STATUS])
 
 
 @pytest.fixture(autouse=True, scope="session")
