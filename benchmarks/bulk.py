@@ -3,7 +3,7 @@
 200,000 images of configs/demo's size through `fastgan-aug sample`, by Ray Data or, with `--local`,
 by processes. The generator has its appearance and fresh weights: time and memory do not depend on
 what the weights learnt. Memory is that of all processes, Ray's own included, against the images
-that were done by then.
+that were done by then; of each kind of process it is told alone too.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from scipy import stats
 
-from benchmarks.measure import figure, publish, watched
+from benchmarks.measure import figure, publish, resident, watched
 from fastgan_aug.config import load_config
 from fastgan_aug.data.phantom.population import PhantomConfig, make_phantom
 from fastgan_aug.engines.job import lineage_of, training_data
@@ -36,6 +37,11 @@ WINDOWS = 20
 SETTLED = 0.2  # of the images: processes are up, and their caches filled
 CHECKED = 3  # shards that are compared with the client's images
 MOST_GROWTH = 1.0  # GiB for FULL images
+KINDS = {
+    "workers": "ray::MapWorker", "other workers of Ray": "ray::", "raylet": "raylet/raylet",
+    "GCS": "gcs_server", "dashboard": "dashboard", "agents": "agent",
+}  # fmt: skip
+REST, ALL = "other processes", "all processes"
 
 
 def made_checkpoint(folder: Path) -> tuple[Path, dict[str, str]]:
@@ -61,14 +67,27 @@ def counts_for(checkpoint: Path, images: int) -> tuple[dict[str, int], int]:
     return dict.fromkeys(cells, 0), -(-images // len(cells))
 
 
-def growth(memory: list[tuple[float, int]], ends: np.ndarray) -> tuple[float, float, float]:
+def memory_by_kind(command: psutil.Process) -> dict[str, int]:
+    """Bytes of each kind of process that are nobody else's, and of all together (PSS)."""
+    found = dict.fromkeys((*KINDS, REST), 0) | {"the command": command.memory_full_info().uss}
+    for process in command.children(recursive=True):
+        try:
+            words, own = " ".join(process.cmdline()), process.memory_full_info().uss
+        except psutil.Error:
+            continue  # it ended meanwhile
+        kind = next((kind for kind, mark in KINDS.items() if mark in words), REST)
+        found[kind] += own
+    return found | {ALL: resident(command)}
+
+
+def growth(then: np.ndarray, size: np.ndarray, ends: np.ndarray) -> tuple[float, float, float]:
     """MiB per 1,000 images, its upper 95 % bound, and the peak in GiB.
 
     Args:
-        memory: Seconds since the start, and bytes.
+        then: Seconds since the start.
+        size: Bytes.
         ends: Seconds at which the shards were done, ascending.
     """
-    then, size = np.asarray(memory).T
     done = np.interp(then, ends, SHARD * np.arange(1, len(ends) + 1), left=0)
     edges = np.linspace(SETTLED * done.max(), done.max(), WINDOWS + 1)
     # Memory goes up and down with every shard: what stays is the least of each window.
@@ -114,10 +133,15 @@ def main() -> None:
             "--seed", str(SEED), "--out", str(folder / "out"), *(["--local"] * asked.local),
         ]  # fmt: skip
         begun = time.time()
-        seconds, memory = watched(command, every=1)
+        seconds, memory = watched(command, 1, memory_by_kind)
         parts = list((folder / "out").glob("part-*.parquet"))
         ends = np.sort([part.stat().st_mtime - begun for part in parts])
-        slope, bound, peak = growth(memory, ends)
+        then = np.array([second for second, _ in memory])
+        grown = {
+            kind: growth(then, np.array([each[kind] for _, each in memory]), ends)
+            for kind in memory[0][1]
+        }
+        slope, bound, peak = grown.pop(ALL)
         images = json.loads((folder / "out" / "_manifest.json").read_text())["images"]
         size = sum(part.stat().st_size for part in parts)
         same = identical(folder / "out", checkpoint, counts, target)
@@ -130,6 +154,13 @@ def main() -> None:
             figure(f"growth for {FULL:,} images", slope * per_full, "GiB", MOST_GROWTH),
             figure(f"growth for {FULL:,} images, upper 95 % bound", bound * per_full, "GiB"),
             figure("peak memory of all processes (PSS)", peak, "GiB"),
+            *[
+                figure(f"{kind}: {what}", value, unit)
+                for kind, (by, _, most) in grown.items()
+                for what, value, unit in (
+                    ("growth per 1,000 images", by, "MiB"), ("peak", most, "GiB"),
+                )
+            ],
             figure(f"shards of {CHECKED} identical to the client's images", same, "", CHECKED,
                    least=True),
             figure("images per second, from the first shard to the last",

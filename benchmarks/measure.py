@@ -9,15 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+Memory = TypeVar("Memory")
 
 
 def resident(process: psutil.Process) -> int:
@@ -31,17 +32,21 @@ def resident(process: psutil.Process) -> int:
     return total
 
 
-def watched(command: Sequence[str], every: float = 2) -> tuple[float, list[tuple[float, int]]]:
-    """Runs a command to its end: seconds by the clock, and (second, bytes) as it went."""
+def watched(
+    command: Sequence[str],
+    every: float = 2,
+    measure: Callable[[psutil.Process], Memory] = resident,  # type: ignore[assignment]
+) -> tuple[float, list[tuple[float, Memory]]]:
+    """Runs a command to its end: seconds by the clock, and (second, memory) as it went."""
     begun = time.perf_counter()
     child = subprocess.Popen(command)
-    memory: list[tuple[float, int]] = []
+    memory: list[tuple[float, Memory]] = []
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(every):
             try:
-                now = resident(psutil.Process(child.pid))
+                now = measure(psutil.Process(child.pid))
                 memory.append((time.perf_counter() - begun, now))
             except psutil.Error:
                 return
