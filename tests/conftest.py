@@ -27,10 +27,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Ends here, with the status of the tests.
+    """Ends here, with the status of the tests, before Ray's libraries are unloaded.
 
-    Ray, OpenVINO, torch and the object store's client are in this one process, and unloading their
-    libraries crashed it once, when all had passed or failed and was told.
+    Where a process started Ray more than once, as tests do and no command does, the exporter of
+    Ray 2.60's metrics outlives `ray.shutdown`: every 10 s it logs that the agent is gone. It did so
+    once while the log was being closed, and the process crashed when all had been told.
     """
     if STATUS in config.stash and "ray" in sys.modules:
         atexit._run_exitfuncs()
