@@ -1,6 +1,6 @@
 """Memory and time of bulk sampling: `python -m benchmarks.bulk [--images N] [--local]`.
 
-200,000 images of configs/demo's size through `fastgan-aug sample`, by Ray Data or, with `--local`,
+600,000 images of configs/demo's size through `fastgan-aug sample`, by Ray Data or, with `--local`,
 by processes. The generator has its appearance and fresh weights: time and memory do not depend on
 what the weights learnt. Memory is that of all processes, Ray's own included, against the images
 that were done by then; of each kind of process it is told alone too.
@@ -32,7 +32,7 @@ from serving.batch import BalancedBatch
 from serving.bulk import SHARD
 from serving.client import Client
 
-IMAGES, FULL, SEED = 200_000, 10_000_000, 7
+IMAGES, FULL, SEED = 600_000, 10_000_000, 7
 WINDOWS = 20
 SETTLED = 0.2  # of the images: processes are up, and their caches filled
 CHECKED = 3  # shards that are compared with the client's images

@@ -15,6 +15,7 @@ from fastgan_aug.conditions import Cell
 from fastgan_aug.errors import CheckpointError
 from fastgan_aug.gan.appearance import Appearance
 from fastgan_aug.gan.checkpoint import CheckpointMeta, read_generator, read_meta
+from fastgan_aug.gan.freed_memory import keep_freed_memory
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.randomness import latents_of_seeds
 from fastgan_aug.gan.served import ServedGenerator
@@ -54,7 +55,8 @@ class Synthesizer:
 
         Args:
             folder: The checkpoint.
-            threads: torch threads of this process; None leaves them.
+            threads: torch threads of this process, which then keeps a batch's memory for the next
+                (`keep_freed_memory`) too; None leaves both.
 
         Raises:
             CheckpointError: missing, damaged, or of another format.
@@ -62,6 +64,7 @@ class Synthesizer:
         meta = read_meta(folder)
         if threads is not None:
             torch.set_num_threads(threads)
+            keep_freed_memory()
         try:
             network = NetworkConfig(**meta.lineage.config["network"])
             cells, elements = meta.space.vectors.shape
