@@ -37,7 +37,7 @@ from serving.protocol import sample_seed
 from serving.request import BatchRequest
 
 NAME, ROUNDS, LARGE, SMALL, SEED = "benchmarked", 5, 1024, 16, 3
-SMALL_CALLS, LOADED_SECONDS = 100, 10.0
+SMALL_CALLS, LOADED_SECONDS, LOAD, IDEAL_CALLS = 100, 10.0, 0.7, 200_000
 
 
 # -- what is asked ---------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def small_requests(small: Asked, clients: dict[str, Client]) -> list[dict]:
 
 
 def loaded(name: str, url: str, token: str | None, small: Asked) -> list[dict]:
-    """16 images at 70 % of what the service can do: arrivals at random, as callers are."""
+    """16 images at LOAD of what the service can do: arrivals at random, as callers are."""
     with Client(url, token=token) as client, ThreadPoolExecutor(8) as pool:
         seconds = timed(lambda: list(pool.map(lambda _: small.served(client), range(100))))
     capacity = 100 / seconds
@@ -210,7 +210,7 @@ def loaded(name: str, url: str, token: str | None, small: Asked) -> list[dict]:
         ended = time.perf_counter() + LOADED_SECONDS
         at = time.perf_counter()
         while at < ended:
-            at += random_.expovariate(0.7 * capacity)
+            at += random_.expovariate(LOAD * capacity)
             time.sleep(max(0.0, at - time.perf_counter()))
             # From when it was due, not from when a thread was free for it.
             pool.submit(lambda due=at: (small.served(client),
@@ -221,6 +221,18 @@ def loaded(name: str, url: str, token: str | None, small: Asked) -> list[dict]:
         figure(f"{name}, 70 % load: p50", float(p50) * 1e3, "ms"),
         figure(f"{name}, 70 % load: p99 / p50", float(p99 / p50), "x", 3.0),
     ]
+
+
+def ideal_queue(servers: int) -> float:
+    """p99 / p50 at that load where ``servers`` share a queue and each call takes the same time."""
+    random_, free, at, times = random.Random(SEED), [0.0] * servers, 0.0, list[float]()
+    for _ in range(IDEAL_CALLS):
+        at += random_.expovariate(LOAD * servers)
+        first = min(range(servers), key=free.__getitem__)
+        free[first] = max(at, free[first]) + 1
+        times.append(free[first] - at)
+    p50, p99 = np.percentile(times, [50, 99])
+    return float(p99 / p50)
 
 
 # -- ill-treatment ---------------------------------------------------------------------------------
@@ -362,6 +374,10 @@ def main() -> None:
             clients = {"uvicorn": first, proxy: second}
             figures = whole_path(large, clients) + small_requests(small, clients)
         figures += loaded("uvicorn", alone, None, small) + loaded(proxy, url, token, small)
+        figures += [
+            figure(f"70 % load, {n} ideal server(s) with one queue: p99 / p50", ideal_queue(n), "x")
+            for n in (1, 2)
+        ]
         figures += version_change(url, token, uri, small)
         figures += killed_replica(url, token, small)
         figures += overload(url, token, large, small)
