@@ -127,6 +127,8 @@ def engines(synthesizer: Synthesizer, threads: int) -> dict[str, Callable[[], En
         "OpenVINO bf16, finished in it": lambda: images_by(
             openvino(images, given, "bf16", threads)
         ),
+        "OpenVINO fp16": lambda: network_by(openvino(network, given[:maps], "f16", threads)),
+        "OpenVINO fp16, finished in it": lambda: images_by(openvino(images, given, "f16", threads)),
     }
 
 
