@@ -5,8 +5,8 @@
     uvicorn               this project's application alone
     Ray Serve             this project's service (with --haproxy behind HAProxy)
 
-All make the same 16 images a request with one torch thread in one process; the callers share the
-cores with them. Wire CPU is what encoding and decoding an answer take, without any generator.
+All make the same 16 images a request with one torch thread a process, of which the service has two,
+the others one; the callers share the cores with them. Wire CPU is what encoding and decoding an answer take, without any generator.
 LitServe is no dependency: `pip install litserve==0.2.19`; where it is missing its rows are too.
 """
 
@@ -112,7 +112,9 @@ def mlflow_server(folder: Path, checkpoint: Path, port: int) -> Any:
     ]  # fmt: skip
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = {CHECKPOINT: str(checkpoint), "PYTHONPATH": path}
+    # It calls uvicorn by its name.
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {CHECKPOINT: str(checkpoint), "PYTHONPATH": path, "PATH": programs}
     return process(command, f"http://127.0.0.1:{port}", "/ping", environment)
 
 
