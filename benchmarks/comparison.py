@@ -6,8 +6,9 @@
     Ray Serve             this project's service (with --haproxy behind HAProxy)
 
 All make the same 16 images a request with one torch thread a process, of which the service has two,
-the others one; the callers share the cores with them. Wire CPU is what encoding and decoding an answer take, without any generator.
-LitServe is no dependency: `pip install litserve==0.2.19`; where it is missing its rows are too.
+the others one; the callers share the cores with them. Wire CPU is what encoding and decoding an
+answer take, without any generator. LitServe is no dependency: `pip install litserve==0.2.19`;
+where it is missing its rows are too.
 """
 
 from __future__ import annotations

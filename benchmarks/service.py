@@ -36,7 +36,7 @@ from serving.client import Client
 from serving.protocol import sample_seed
 from serving.request import BatchRequest
 
-NAME, ROUNDS, LARGE, SMALL, SEED = "benchmarked", 5, 1024, 16, 3
+NAME, ROUNDS, LARGE, SMALL, SEED = "benchmarked", 15, 1024, 16, 3
 SMALL_CALLS, LOADED_SECONDS, LOAD, IDEAL_CALLS = 100, 10.0, 0.7, 200_000
 
 
