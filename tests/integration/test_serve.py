@@ -324,19 +324,24 @@ def test_a_killed_replica_costs_no_call(url):
 
 def test_a_replica_that_ends_finishes_its_answers(url, registry, tokens):
     wait_until(lambda: len(replicas()) == 2, 60)
-    ended, sizes, failed = threading.Event(), list[int](), list[int]()
+    ended, sizes, failed = threading.Event(), list[int](), list[str]()
     body = json.dumps({"counts": {"disc": 60, "ring": 0}, "target": 400})
 
     def ask() -> None:  # without the client, which would repeat what was lost
         while not ended.is_set():
-            answer = httpx.post(
-                f"{url}/v1/balanced-batch", content=body, headers=bearer(tokens, "lab"), timeout=60
-            )
+            try:
+                answer = httpx.post(
+                    f"{url}/v1/balanced-batch", content=body, headers=bearer(tokens, "lab"),
+                    timeout=60,
+                )  # fmt: skip
+            except httpx.HTTPError as error:
+                failed.append(repr(error))
+                return
             if answer.status_code == 200:
                 _, chunks = decode(io.BytesIO(answer.content))
                 sizes.append(sum(len(chunk.cells) for chunk in chunks))
             elif answer.status_code != 503:
-                failed.append(answer.status_code)
+                failed.append(str(answer.status_code))
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
