@@ -205,6 +205,7 @@ def test_version_and_report_name_the_prior_and_warn_of_phantoms(whole: Path) -> 
     assert "prior" not in version_tags(scratch)
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_is_the_whole_one_and_does_not_read_the_prior(
     shapes: Dataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

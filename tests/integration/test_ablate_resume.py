@@ -83,6 +83,7 @@ def test_finished_runs_are_not_done_again(table: Path, whole: Path) -> None:
     assert (whole / "table.md").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_one_continues_and_redoes_no_finished_run(table: Path, whole: Path) -> None:
     out = table.parent / "killed"
     killed = begin(table, "killed", "--workers", "1")
@@ -97,6 +98,7 @@ def test_a_killed_one_continues_and_redoes_no_finished_run(table: Path, whole: P
     assert records(out) == records(whole)
 
 
+@pytest.mark.slow
 def test_ray_workers_give_the_same_runs(table: Path, whole: Path) -> None:
     finish(begin(table, "ray", "--ray", "--only", "default"))
     ours, theirs = records(table.parent / "ray"), records(whole)

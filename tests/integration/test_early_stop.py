@@ -19,6 +19,7 @@ from fastgan_aug.quality.selection import exhausted, ranked
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
+@pytest.mark.slow
 def test_two_workers_end_together_and_the_best_is_kept(toy: Dataset, tmp_path: Path) -> None:
     values = toy_config(images=9_600, keep=1).to_dict()
     values["engine"] |= {"kind": "ray", "workers": 2, "cpus_per_worker": 0.4}

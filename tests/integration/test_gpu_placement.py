@@ -46,6 +46,7 @@ def logical_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_each_worker_is_given_a_gpu_of_its_own(
     toy: Dataset, tmp_path: Path, logical_gpus: None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -144,6 +144,7 @@ def test_the_report_of_a_command_that_was_killed(folder: Path, finished: Path) -
     assert not any(p in text for p in Dataset.read(folder / "toy.parquet").patients)
 
 
+@pytest.mark.slow
 def test_ray_workers_find_exactly_the_same(folder: Path, finished: Path) -> None:
     ended = CliRunner().invoke(app, words(folder, "ray", "--ray", "--workers", "2"))
     assert ended.exit_code == 0, ended.output

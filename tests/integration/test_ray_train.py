@@ -97,6 +97,7 @@ def test_two_workers_survive_the_loss_of_one(train_part: Dataset, tmp_path: Path
     assert min(after) > 32, "it continued from the checkpoint at 32, not from the start"
 
 
+@pytest.mark.slow
 def test_two_workers_train_for_a_time(train_part: Dataset, tmp_path: Path) -> None:
     told: list[float] = []
     config = ray_config(2, images=10**9, log_every=10**6, checkpoint_every=10**6)
@@ -121,6 +122,7 @@ def test_divergence_reaches_the_caller_and_is_not_retried(
     assert checkpoints(job.folder) == []
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_another_engine(train_part: Dataset, tmp_path: Path) -> None:
     """Ray's own list of checkpoints is out of date after the local engine went on."""
     folder = tmp_path / "run"
@@ -133,6 +135,7 @@ def test_a_run_goes_on_under_another_engine(train_part: Dataset, tmp_path: Path)
     assert all(torch.equal(ours[k], expected[k]) for k in expected)
 
 
+@pytest.mark.slow
 def test_an_error_of_one_worker_alone_reaches_the_caller(
     train_part: Dataset, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_done_pieces_are_not_done_again(root: Path, whole: Path) -> None:
     assert (whole / "table.md").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_one_continues_to_the_same_table(root: Path, whole: Path) -> None:
     killed = begin(root, "killed")
     deadline = time.monotonic() + 200
@@ -107,6 +108,7 @@ def test_a_killed_one_continues_to_the_same_table(root: Path, whole: Path) -> No
     assert ours["beyond"] == theirs["beyond"]
 
 
+@pytest.mark.slow
 def test_ray_workers_give_the_same_table(root: Path, whole: Path) -> None:
     finish(begin(root, "ray", "--ray"))
     assert table(root / "ray")["lines"] == table(whole)["lines"]

@@ -122,6 +122,7 @@ def test_the_shards_are_those_of_a_folder(store, checkpoint, tmp_path):
     assert images(there) == expected.images.tobytes()
 
 
+@pytest.mark.slow
 def test_ray_data_fills_it_too(store, checkpoint, tmp_path):
     out = f"{BUCKET}/by-ray?endpoint_override={store.replace('://', '%3A%2F%2F')}"
     process = in_a_process([*ASK, "--checkpoint", str(checkpoint), "--workers", "1", "--out", out])

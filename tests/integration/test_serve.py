@@ -394,6 +394,7 @@ def test_other_machines_are_not_served_without_tokens(local_ray, registry):
         start_service(settings(host="0.0.0.0"), registry, NAME)
 
 
+@pytest.mark.slow
 def test_no_champion_and_no_resources_are_told(local_ray, registry):
     stop_service()
     with pytest.raises(ModelNotFound, match="nobody"):

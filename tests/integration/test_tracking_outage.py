@@ -17,6 +17,7 @@ from fastgan_aug.engines.mlflow_tracking import replay
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_a_fit_ends_well_and_is_told_later(toy: Dataset, tmp_path: Path) -> None:
     config = toy_config()
     train, _ = training_part(config, toy)
