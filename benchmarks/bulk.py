@@ -133,7 +133,7 @@ def main() -> None:
             "--seed", str(SEED), "--out", str(folder / "out"), *(["--local"] * asked.local),
         ]  # fmt: skip
         begun = time.time()
-        seconds, memory = watched(command, 1, memory_by_kind)
+        seconds, memory = watched(command, memory_by_kind, every=1)
         parts = list((folder / "out").glob("part-*.parquet"))
         ends = np.sort([part.stat().st_mtime - begun for part in parts])
         then = np.array([second for second, _ in memory])

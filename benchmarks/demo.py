@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import figure, publish, watched
+from benchmarks.measure import figure, publish, resident, watched
 
 # From the project's own requirement: ten minutes, 8 GiB.
 SECONDS, GIBIBYTES = 600, 8
@@ -17,7 +17,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
         command = [sys.executable, "-m", "fastgan_aug.cli.main", "demo", "--out", str(out)]
-        seconds, memory = watched(command)
+        seconds, memory = watched(command, resident)
         results = json.loads((out / "results.json").read_text())
     peak = max(size for _, size in memory) / 2**30
     figures = [figure("whole demo", seconds, "s", SECONDS)]

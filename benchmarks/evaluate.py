@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import figure, publish, watched
+from benchmarks.measure import figure, publish, resident, watched
 from fastgan_aug.config import QualityConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.phantom.population import PhantomConfig, write_phantom
@@ -51,7 +51,7 @@ def measured(folder: Path, classifier: bool, runs: int) -> tuple[float, float]:
     """Median seconds by the clock, start of Python included, and the peak in GiB."""
     command = [sys.executable, "-m", "benchmarks.evaluate", "--judge", str(folder)]
     command += ["--classifier"] * classifier
-    found = [watched(command, every=0.2) for _ in range(runs)]
+    found = [watched(command, resident, every=0.2) for _ in range(runs)]
     peak = max(size for _, memory in found for _, size in memory)
     return float(np.median([seconds for seconds, _ in found])), peak / 2**30
 

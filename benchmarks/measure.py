@@ -33,9 +33,7 @@ def resident(process: psutil.Process) -> int:
 
 
 def watched(
-    command: Sequence[str],
-    every: float = 2,
-    measure: Callable[[psutil.Process], Memory] = resident,  # type: ignore[assignment]
+    command: Sequence[str], measure: Callable[[psutil.Process], Memory], every: float = 2
 ) -> tuple[float, list[tuple[float, Memory]]]:
     """Runs a command to its end: seconds by the clock, and (second, memory) as it went."""
     begun = time.perf_counter()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.measure import RESULTS, figure, publish, watched
+from benchmarks.measure import RESULTS, figure, publish, resident, watched
 from fastgan_aug.config import load_config
 from fastgan_aug.data.contact_sheet import contact_sheet
 from fastgan_aug.data.dataset import Dataset
@@ -48,7 +48,7 @@ def draw(folder: Path, times: int) -> tuple[Path, float, list[tuple[float, int]]
     out = folder / f"phantom-{times}.parquet"
     command = [sys.executable, "-m", "fastgan_aug.cli.main", "data", "phantom"]
     command += ["--config", str(folder / "phantom.toml"), "--out", str(out)]
-    return (out, *watched(command, every=1 if times == 1 else 5))
+    return (out, *watched(command, resident, every=1 if times == 1 else 5))
 
 
 def table_1(folder: Path) -> tuple[list[dict[str, Any]], str]:

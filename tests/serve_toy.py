@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,3 +59,10 @@ def in_pages(
         merge_outcome(outcome, part.outcome)
         start, total = header.span[1], header.plan.total_generate
     return np.concatenate(images), outcome
+
+
+def started(call: Callable[[], None], count: int) -> list[threading.Thread]:
+    threads = [threading.Thread(target=call) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads

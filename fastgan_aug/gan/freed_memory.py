@@ -12,8 +12,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h
 def keep_freed_memory() -> None:
     """Keeps what was freed for the next batch; where the C library is another nothing is done.
 
-    By itself glibc gives large blocks back to the system and fetches them anew, or learns not to,
-    as it happens: in a service 110 page faults an image, and a fifth of its time.
+    By itself glibc gives large blocks back to the system and fetches them anew, page by page, or
+    learns not to: it hangs on what the process did before.
     """
     if not sys.platform.startswith("linux"):
         return

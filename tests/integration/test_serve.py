@@ -49,7 +49,7 @@ from serving.server.deployment import (
 from serving.server.measures import REFUSED_VERSIONS, SERIES
 from serving.server.ray_measures import metrics_urls
 from serving.server.tokens import add_to_file, make_token
-from tests.serve_toy import bearer, in_pages, replicas, settings, wait_until
+from tests.serve_toy import bearer, in_pages, replicas, settings, started, wait_until
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -243,9 +243,7 @@ def test_a_champion_changes_under_load_without_a_failed_request(url, registry):
                 assert batch.images.tobytes() == wanted[batch.provenance.version]
                 seen[batch.provenance.version] += 1
 
-    threads = [threading.Thread(target=load) for _ in range(3)]
-    for thread in threads:
-        thread.start()
+    threads = started(load, 3)
     for version in ("1", "2", "1"):
         promote(NAME, version, registry, by="a test", reason="a change", override=True)
         time.sleep(2)
@@ -286,9 +284,7 @@ def test_too_much_at_once_is_refused_with_a_time_and_the_service_recovers(url, t
             httpx.post(f"{url}/v1/balanced-batch", content=body, headers=headers, timeout=120)
         )
 
-    threads = [threading.Thread(target=ask) for _ in range(80)]
-    for thread in threads:
-        thread.start()
+    threads = started(ask, 80)
     for thread in threads:
         thread.join(120)
     assert {a.status_code for a in answers} == {200, 503}
@@ -311,9 +307,7 @@ def test_a_killed_replica_costs_no_call(url):
                 batch = client.request_balanced_batch(COUNTS, seed=3, model="1")
                 answers.append(batch.images.tobytes())
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
+    threads = started(ask, 3)
     time.sleep(0.3)
     replicas()[0].kill()
     for thread in threads:
@@ -326,14 +320,12 @@ def test_a_replica_that_ends_finishes_its_answers(url, registry, tokens):
     wait_until(lambda: len(replicas()) == 2, 60)
     ended, sizes, failed = threading.Event(), list[int](), list[str]()
     body = json.dumps({"counts": {"disc": 60, "ring": 0}, "target": 400})
+    asked = {"content": body, "headers": bearer(tokens, "lab"), "timeout": 60}
 
     def ask() -> None:  # without the client, which would repeat what was lost
         while not ended.is_set():
             try:
-                answer = httpx.post(
-                    f"{url}/v1/balanced-batch", content=body, headers=bearer(tokens, "lab"),
-                    timeout=60,
-                )  # fmt: skip
+                answer = httpx.post(f"{url}/v1/balanced-batch", **asked)
             except httpx.HTTPError as error:
                 failed.append(repr(error))
                 return
@@ -343,9 +335,7 @@ def test_a_replica_that_ends_finishes_its_answers(url, registry, tokens):
             elif answer.status_code != 503:
                 failed.append(str(answer.status_code))
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
+    threads = started(ask, 3)
     fewer = settings(tokens=str(tokens[0]), **(LIMITS | {"replicas": 1}))
     shared = fewer.model_dump(include=set(ReplicaConfig.model_fields))
     arguments = ServiceArguments(tracking_uri=registry, model_name=NAME, **shared)
