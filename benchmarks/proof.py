@@ -47,6 +47,7 @@ RIVALS = (
 CANDIDATES = (
     CURVE_ARM, "half real, half synthetic + classical augmentation",
     "half synthetic in every class + classical augmentation",
+    "moved defects, half synthetic in every class + classical augmentation",
 )  # fmt: skip
 ORACLE = "oracle + classical augmentation"
 BY_RULE = ("moved defects", "moved defects + classical augmentation")

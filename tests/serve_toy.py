@@ -66,3 +66,19 @@ def started(call: Callable[[], None], count: int) -> list[threading.Thread]:
     for thread in threads:
         thread.start()
     return threads
+
+
+def statuses(url: str, tokens) -> list[dict[str, dict]]:
+    """What several calls tell of the replica that answers."""
+    headers = bearer(tokens, "boss")
+    return [httpx.get(f"{url}/v1/status", headers=headers).json() for _ in range(8)]
+
+
+def wait_for_champion(url: str, tokens, version: str) -> None:
+    """Until it is `version` for every replica: each asks the registry by itself."""
+
+    def everywhere() -> bool:
+        told = (status["models"]["aliases"]["champion"] for status in statuses(url, tokens))
+        return all(champion == version for champion in told)
+
+    wait_until(everywhere, 20)

@@ -17,8 +17,8 @@ from downstream.arms.augmentation import augmented, classical_augmentation
 from downstream.arms.catalogue import ARMS, FURTHER_ARMS, KNOWN, arms_named
 from downstream.arms.filling import filled_to, request_counts
 from downstream.arms.reweighting import class_weights, oversampling, real
-from downstream.arms.sources import added, everywhere, halved
-from downstream.material import Material
+from downstream.arms.sources import added, everywhere, halved, in_equal_shares
+from downstream.material import Fit, Material
 from downstream.service import trained_patients
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig, SideRule
@@ -184,6 +184,22 @@ def test_every_class_may_be_half_synthetic(material: Material) -> None:
         of_kind = fit.synthetic == made
         found = np.bincount(fit.labels[of_kind], shares[of_kind], minlength=4)
         assert found == pytest.approx(np.full(4, 1 / 8))
+
+
+def test_shares_hold_whatever_is_drawn_within_them(material: Material) -> None:
+    one, other = Fit.of_real(material), everywhere("synthetic")(material, 3)
+    skewed = replace(one, sampling=np.arange(1.0, len(one.labels) + 1))
+    fit = in_equal_shares(skewed, other)
+    assert fit.sampling is not None
+    first = np.arange(len(fit.labels)) < len(one.labels)
+    for part in (first, ~first):
+        shares = np.bincount(fit.labels[part], fit.sampling[part])
+        assert shares == pytest.approx(np.full(4, 0.5))
+    # Twice as probable within its class before, twice as probable within its share now.
+    of_class = np.flatnonzero(one.labels == 1)[:2]
+    assert fit.sampling[of_class] / fit.sampling[of_class[0]] == pytest.approx(
+        (of_class + 1) / (of_class[0] + 1)
+    )
 
 
 @settings(deadline=None, max_examples=60)

@@ -68,6 +68,8 @@ FURTHER_ARMS = (
     ),
     Arm("half real, half synthetic + classical augmentation", augmented(halved("synthetic")),
         "synthetic", "fill", needs=AUGMENTS),
+    Arm("moved defects, half synthetic in every class + classical augmentation",
+        augmented(everywhere("synthetic", moved_defects)), "synthetic", needs=AUGMENTS),
     Arm("synthetic, then real", first(alone, real), "synthetic", needs=frozenset({PRETRAINING})),
     Arm("synthetic, then real + classical augmentation",
         first(augmented(alone), augmented(oversampling)), "synthetic",

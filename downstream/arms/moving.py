@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from downstream.arms.sources import half_real, real_and
+from downstream.arms.sources import in_equal_shares
 from downstream.material import Fit, Material
 from fastgan_aug.data.augment import affected_cells
 from fastgan_aug.errors import DataError
@@ -30,4 +30,4 @@ def moved_defects(material: Material, seed: int) -> Fit:
     position = material.space.names.index(material.factor)
     labels = [material.classes.index(material.space.cells[k].values[position]) for k in cells]
     more = Fit(images, np.asarray(labels, np.int64), np.ones(len(cells), np.bool_), cells=cells)
-    return half_real(real_and(material, more), len(material.classes))
+    return in_equal_shares(Fit.of_real(material), more)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from downstream.arms.arm import Prepare
 from downstream.arms.filling import filled_to, request_counts
+from downstream.arms.reweighting import real
 from downstream.material import Fit, Material, SyntheticBatch, SyntheticSource
 from fastgan_aug.errors import DataError
 
@@ -28,7 +29,7 @@ def added(origin: Origin, ratio: float | None = None) -> Prepare:
     def prepare(material: Material, seed: int) -> Fit:
         counts = request_counts(material)
         more = _asked(source_of(material, origin), counts, filled_to(counts, ratio), material, seed)
-        return real_and(material, more)
+        return joined(Fit.of_real(material), more)
 
     return prepare
 
@@ -46,22 +47,24 @@ def halved(origin: Origin) -> Prepare:
     Args:
         origin: Which of the material's sources the others come from.
     """
-    fill = added(origin)
 
     def prepare(material: Material, seed: int) -> Fit:
-        return half_real(fill(material, seed), len(material.classes))
+        counts = request_counts(material)
+        more = _asked(source_of(material, origin), counts, filled_to(counts, None), material, seed)
+        return in_equal_shares(Fit.of_real(material), more)
 
     return prepare
 
 
-def everywhere(origin: Origin) -> Prepare:
-    """Half real, half from the source, in every class: what tells the two apart tells no class.
+def everywhere(origin: Origin, own: Prepare = real) -> Prepare:
+    """In every class half from the source: what tells the two halves apart tells no class.
 
     Where the rare classes alone hold synthetic slices, a classifier may learn how synthetic slices
     look instead of what the class looks like.
 
     Args:
-        origin: Which of the material's sources the others come from.
+        origin: Which of the material's sources the one half comes from.
+        own: Prepares the other: the real slices.
     """
 
     def prepare(material: Material, seed: int) -> Fit:
@@ -69,28 +72,36 @@ def everywhere(origin: Origin) -> Prepare:
         most = max(counts.values())
         desired = {name: n + most for name, n in counts.items()}
         more = _asked(source_of(material, origin), counts, desired, material, seed)
-        return half_real(real_and(material, more), len(material.classes))
+        return in_equal_shares(own(material, seed), more)
 
     return prepare
 
 
-def real_and(material: Material, more: Fit) -> Fit:
-    """The real slices, then others, which all have a cell."""
-    made = np.repeat([False, True], [len(material.labels), len(more.labels)])
+def joined(one: Fit, other: Fit) -> Fit:
+    """The slices of both; they have cells where both have."""
     return Fit(
-        np.concatenate([material.images, more.images]),
-        np.concatenate([material.labels, more.labels]),
-        made,
-        cells=np.concatenate([material.cells, more.cells]),
+        np.concatenate([one.images, other.images]),
+        np.concatenate([one.labels, other.labels]),
+        np.concatenate([one.synthetic, other.synthetic]),
+        cells=None
+        if one.cells is None or other.cells is None
+        else np.concatenate([one.cells, other.cells]),
     )
 
 
-def half_real(fit: Fit, classes: int) -> Fit:
-    """Every class drawn equally often, and half of it from its real slices, where it has others."""
-    group = 2 * fit.labels + fit.synthetic
-    size = np.bincount(group, minlength=2 * classes)
-    kinds = np.maximum((size.reshape(-1, 2) > 0).sum(axis=1), 1)[fit.labels]
-    return replace(fit, sampling=np.asarray(1.0 / (size[group] * kinds), np.float64))
+def in_equal_shares(one: Fit, other: Fit) -> Fit:
+    """Every class drawn equally often, and half of it from either, where both have slices of it.
+
+    Within its share a slice is drawn as often as its ``sampling`` says.
+    """
+    both = joined(one, other)
+    chances = np.concatenate([
+        np.ones(len(fit.labels)) if fit.sampling is None else fit.sampling for fit in (one, other)
+    ])  # fmt: skip
+    group = 2 * both.labels + np.repeat([0, 1], [len(one.labels), len(other.labels)])
+    total = np.bincount(group, chances, minlength=2 * (both.labels.max() + 1))
+    shares = np.maximum((total.reshape(-1, 2) > 0).sum(axis=1), 1)[both.labels]
+    return replace(both, sampling=np.asarray(chances / (total[group] * shares), np.float64))
 
 
 def first(before: Prepare, after: Prepare) -> Prepare:

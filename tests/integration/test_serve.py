@@ -49,7 +49,16 @@ from serving.server.deployment import (
 from serving.server.measures import REFUSED_VERSIONS, SERIES
 from serving.server.ray_measures import metrics_urls
 from serving.server.tokens import add_to_file, make_token
-from tests.serve_toy import bearer, in_pages, replicas, settings, started, wait_until
+from tests.serve_toy import (
+    bearer,
+    in_pages,
+    replicas,
+    settings,
+    started,
+    statuses,
+    wait_for_champion,
+    wait_until,
+)
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -104,12 +113,6 @@ def url(local_ray, registry, tokens) -> Iterator[str]:
         stop_service()
 
 
-def statuses(url: str, tokens) -> list[dict[str, dict]]:
-    """What several calls tell of the replica that answers."""
-    headers = bearer(tokens, "boss")
-    return [httpx.get(f"{url}/v1/status", headers=headers).json() for _ in range(8)]
-
-
 def idle(url: str, tokens) -> bool:
     queues = [status["queue"] for status in statuses(url, tokens)]
     return all(queue["requests"] == queue["images"] == 0 for queue in queues)
@@ -145,14 +148,12 @@ def test_typed_errors_cross_the_proxy(url):
             client.model("9")
 
 
-def test_other_versions_and_a_new_champion_need_no_restart(url, registry):
+def test_other_versions_and_a_new_champion_need_no_restart(url, registry, tokens):
     with Client(url) as client:
         assert client.model("candidate")["version"] == "2"
         by_number = client.request_balanced_batch(COUNTS, seed=3, model="2")
         promote(NAME, "2", registry, by="a test", reason="the second", override=True)
-        deadline = time.monotonic() + 20
-        while client.model()["version"] != "2" and time.monotonic() < deadline:
-            time.sleep(0.5)
+        wait_for_champion(url, tokens, "2")
         promoted = client.request_balanced_batch(COUNTS, seed=3)
     assert promoted.provenance.version == "2"
     assert promoted.images.tobytes() == by_number.images.tobytes()
@@ -228,7 +229,7 @@ def test_a_token_is_revoked_by_the_file_alone(url, tokens):
         assert client.model()["version"]
 
 
-def test_a_champion_changes_under_load_without_a_failed_request(url, registry):
+def test_a_champion_changes_under_load_without_a_failed_request(url, registry, tokens):
     wanted = {v: _of_version(url, v) for v in ("1", "2")}
     ended, seen, failed = threading.Event(), Counter[str](), list[Exception]()
 
@@ -246,7 +247,7 @@ def test_a_champion_changes_under_load_without_a_failed_request(url, registry):
     threads = started(load, 3)
     for version in ("1", "2", "1"):
         promote(NAME, version, registry, by="a test", reason="a change", override=True)
-        time.sleep(2)
+        wait_for_champion(url, tokens, version)
     ended.set()
     for thread in threads:
         thread.join(30)
