@@ -1,6 +1,6 @@
 """The principal figure: how much of the oracle's gain the generator recovers: `benchmarks.proof`.
 
-Phantoms with 8 and 16 slices of the rarest pattern, and with as many as Table 1 has; replicates
+Phantoms with 8, 16, 32 and 52 slices of the rarest pattern, and with the 96 of Table 1; replicates
 with training patients, generators and fresh test patients of their own. Everything is done in
 pieces that are kept under ``--out``: what was finished is not done again, so the command can be
 ended at any time and given again.
@@ -39,17 +39,18 @@ from fastgan_aug.engines.tasks import map_in_processes, on_all_cores
 REPLICATES = (2, 3, 4)  # 0 and 1 were looked at while arms and generator were chosen
 SEEDS = 5
 IMAGES = 100_000
-CURVE_ARM = "real + synthetic + classical augmentation"
+CURVE_ARM = "half synthetic in every class + classical augmentation"
 RIVALS = (
     "class weights", "oversampling + classical augmentation",
     "moved defects + classical augmentation",
 )  # fmt: skip
 CANDIDATES = (
-    CURVE_ARM, "half real, half synthetic + classical augmentation",
-    "half synthetic in every class + classical augmentation",
+    "real + synthetic + classical augmentation",
+    "half real, half synthetic + classical augmentation", CURVE_ARM,
     "moved defects, half synthetic in every class + classical augmentation",
 )  # fmt: skip
 ORACLE = "oracle + classical augmentation"
+WITHOUT_RULE = "rivals without the rule"
 BY_RULE = ("moved defects", "moved defects + classical augmentation")
 ARMS = {
     "small-cnn": (
@@ -66,6 +67,7 @@ ARMS = {
 }  # fmt: skip
 """What each classifier is tried with: all arms by the first, the best known by the others."""
 Outcomes = tuple[list[Outcome], list[Truth]]
+Rungs = dict[tuple[int, int], Outcomes]
 
 
 def generator_config(images: int, replicate: int) -> Config:
@@ -194,24 +196,36 @@ def rare_recall(judgement: Judgement, both: Outcomes) -> PairedTest | float | No
     return paired_test(apart, float(precision.covariance[0, 0]) ** 0.5, float(precision.df[0]))
 
 
-def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any]]) -> None:
-    """Judges every setting and the learning curve over them; writes ``results/proof.json``."""
-    arms, classes = [KNOWN[arm] for arm in ARMS["small-cnn"]], PATTERNS
-    settings = JudgeSettings(independent=True)
-    # The rule of sides helps by itself: both questions are asked, what is gained over rivals that
-    # know it, and over those that do not.
-    judged = dict(found) | {
-        f"{name}, rivals without the rule": ([o for o in outcomes if o.arm not in BY_RULE], truths)
-        for name, (outcomes, truths) in found.items()
-    }
-    reports = {name: judge(*both, arms, classes, settings) for name, both in judged.items()}
+def rungs_of(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any]]) -> Rungs:
+    """(slices of the rarest pattern, patients they are of) of each setting to what is known."""
     rungs = {}
     for name, both in found.items():
         of_setting = [record for record in records if record["name"] == name]
         slices = sum(n for c, n in of_setting[0]["slices"].items() if c.endswith("/" + RAREST))
-        patients = round(median(record["rare_patients"] for record in of_setting))
-        rungs[slices, patients] = both
-    curves = learning_curve(rungs, arms, classes, CURVE_ARM, settings) if len(rungs) > 1 else ()
+        rungs[slices, round(median(record["rare_patients"] for record in of_setting))] = both
+    return rungs
+
+
+def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any]]) -> None:
+    """Judges every setting and the learning curves over them; writes ``results/proof.json``."""
+    arms, classes = [KNOWN[arm] for arm in ARMS["small-cnn"]], PATTERNS
+    settings = JudgeSettings(independent=True)
+    without = {
+        name: ([o for o in outcomes if o.arm not in BY_RULE], truths)
+        for name, (outcomes, truths) in found.items()
+    }
+    # The rule of sides helps by itself: both questions are asked, what is gained over rivals that
+    # know it, and over those that do not.
+    judged = dict(found) | {f"{name}, {WITHOUT_RULE}": both for name, both in without.items()}
+    reports = {name: judge(*both, arms, classes, settings) for name, both in judged.items()}
+    curves = {
+        question: [
+            json.loads(json.dumps(asdict(curve)))
+            for curve in learning_curve(rungs_of(of, records), arms, classes, CURVE_ARM, settings)
+        ]
+        for question, of in (("all rivals", found), (WITHOUT_RULE, without))
+        if len(of) > 1
+    }
     recalls = {
         f"{name}, {j.classifier}": rare_recall(j, judged[name])
         for name, report in reports.items()
@@ -236,7 +250,7 @@ def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any
         code=code_version(),
         generators=list(records),
         reports={name: report.to_dict() for name, report in reports.items()},
-        curves=[json.loads(json.dumps(asdict(curve))) for curve in curves],
+        curves=curves,
     )
 
 

@@ -23,7 +23,8 @@ from fastgan_aug.data.split import check_disjoint
 
 FACTOR = "pattern"
 RAREST = "bilateral"
-SETTINGS: Mapping[str, int | None] = {"8": 8, "16": 16, "table1": None}
+# A setting's place gives the seeds of its phantoms: further ones stand at the end.
+SETTINGS: Mapping[str, int | None] = {"8": 8, "16": 16, "table1": None, "32": 32, "52": 52}
 PATIENTS_OF_TABLE_1 = 250
 TEST_SIZE = 2  # of Table 1: the replicates differ by more than their test patients do
 FIRST_SEED = 700  # of the phantoms; none of them is used elsewhere
