@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,21 +24,24 @@ from benchmarks.measure import figure, publish
 from benchmarks.proof_phantom import FACTOR, RAREST, SETTINGS, OpenReplicate, Replicate
 from downstream.arms.catalogue import KNOWN
 from downstream.classifier_pieces import Experiment, run_pieces, start, truths_of
-from downstream.fold import patients_per_class
+from downstream.fold import Part, patients_per_class
 from downstream.judging import JudgeSettings, judge, learning_curve
 from downstream.outcome import Outcome, Truth
 from downstream.report import Judgement
 from downstream.score_table import score_table
 from downstream.statistics.paired import PairedTest, over_folds, paired_test
+from fastgan_aug.cli.downstream import write_report
 from fastgan_aug.code_version import code_version
 from fastgan_aug.config import Config, DownstreamConfig, load_config
+from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.phantom.plan import PATTERNS
 from fastgan_aug.engines.fold_generator import GeneratorPiece, check_same, fit_generator
 from fastgan_aug.engines.pieces import with_seed
 from fastgan_aug.engines.tasks import map_in_processes, on_all_cores
 
-REPLICATES = (2, 3, 4)  # 0 and 1 were looked at while arms and generator were chosen
+REPLICATES = (10, 11, 12)  # 0 to 9 were looked at while arms and generator were chosen
 SEEDS = 5
+LEAST_SHARE = 0.5
 IMAGES = 100_000
 CURVE_ARM = "half synthetic in every class + classical augmentation"
 RIVALS = (
@@ -49,9 +53,14 @@ CANDIDATES = (
     "half real, half synthetic + classical augmentation", CURVE_ARM,
     "moved defects, half synthetic in every class + classical augmentation",
 )  # fmt: skip
-ORACLE = "oracle + classical augmentation"
+ORACLES = (
+    "oracle + classical augmentation", "half oracle in every class + classical augmentation",
+)  # fmt: skip
 WITHOUT_RULE = "rivals without the rule"
-BY_RULE = ("moved defects", "moved defects + classical augmentation")
+BY_RULE = (
+    "moved defects", "moved defects + classical augmentation",
+    "moved defects, half synthetic in every class + classical augmentation",
+)  # fmt: skip
 ARMS = {
     "small-cnn": (
         "real", "class weights", "focal loss", "oversampling", "classical augmentation",
@@ -60,10 +69,10 @@ ARMS = {
         "real + synthetic", "real + synthetic 0.25 + classical augmentation",
         "real + synthetic 1 + classical augmentation", *CANDIDATES,
         "real + filtered synthetic + classical augmentation",
-        "synthetic, then real + classical augmentation", "synthetic alone", "oracle", ORACLE,
+        "synthetic, then real + classical augmentation", "synthetic alone", "oracle", *ORACLES,
     ),
-    "residual": ("real", *RIVALS, *CANDIDATES, ORACLE),
-    "boosting": ("real", *RIVALS, *CANDIDATES, ORACLE),
+    "residual": ("real", *RIVALS, *CANDIDATES, *ORACLES),
+    "boosting": ("real", *RIVALS, *CANDIDATES, *ORACLES),
 }  # fmt: skip
 """What each classifier is tried with: all arms by the first, the best known by the others."""
 Outcomes = tuple[list[Outcome], list[Truth]]
@@ -155,21 +164,28 @@ def run_setting(
 
 
 def figures_of(setting: str, judgement: Judgement) -> list[dict[str, Any]]:
-    """Gain of the chosen arm over the best rival, the oracle's, and the share recovered."""
+    """The oracle's gain over the best rival, that of the synthetic arms, the share recovered.
+
+    Only what the chosen arm is to reach has a goal.
+    """
     name = f"{setting}, {judgement.classifier}"
     found = [
         figure(f"{name}: macro-F1 of {judgement.rival!r}, the best rival",
                judgement.arm(judgement.rival).macro_f1.value, "")
     ]  # fmt: skip
-    for each in judgement.comparisons:
-        found.append(figure(f"{name}: gain of {each.arm!r}: {each.verdict}",
-                            each.difference.value, ""))  # fmt: skip
-        # Where the oracle's interval holds 0 the share is undefined: the reports say why.
-        if each.recovered is not None and each.recovered.value is not None:
-            found.append(figure(f"{name}: share of the oracle's gain recovered by {each.arm!r}",
-                                each.recovered.value, ""))  # fmt: skip
     for arm, test in judgement.oracle.items():
         found.append(figure(f"{name}: gain of {arm!r}", test.value, ""))
+        found.append(figure(f"{name}: gain of {arm!r}, lower end", test.low, ""))
+    for each in judgement.comparisons:
+        chosen, of = each.arm == judgement.recommended, repr(each.arm)
+        found.append(figure(f"{name}: gain of {of}: {each.verdict}", each.difference.value, ""))
+        found.append(figure(f"{name}: gain of {of}, lower end", each.difference.low, "",
+                            0 if chosen else None, least=True))  # fmt: skip
+        # Where the oracle's interval holds 0 the share is undefined: the reports say why.
+        if each.recovered is not None and each.recovered.value is not None:
+            found.append(figure(f"{name}: share of {each.oracle!r} recovered by {of}",
+                                each.recovered.value, "", LEAST_SHARE if chosen else None,
+                                least=True))  # fmt: skip
     return found
 
 
@@ -206,33 +222,53 @@ def rungs_of(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any]]) -
     return rungs
 
 
-def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any]]) -> None:
-    """Judges every setting and the learning curves over them; writes ``results/proof.json``."""
+def publish_found(
+    found: Mapping[str, Outcomes],
+    records: Sequence[dict[str, Any]],
+    replicates: Sequence[Replicate],
+    asked: argparse.Namespace,
+) -> None:
+    """Judges every setting and the learning curves over them.
+
+    Writes ``results/proof.json``, or ``proof-SETTING.json`` where one setting was asked for, and
+    under ``--out`` a page for each question with the slices that changed sides.
+    """
     arms, classes = [KNOWN[arm] for arm in ARMS["small-cnn"]], PATTERNS
-    settings = JudgeSettings(independent=True)
+    settings = JudgeSettings(
+        independent=True,
+        provenance={"factor": FACTOR, "steps": asked.steps, "code": code_version()},
+    )
     without = {
         name: ([o for o in outcomes if o.arm not in BY_RULE], truths)
         for name, (outcomes, truths) in found.items()
     }
     # The rule of sides helps by itself: both questions are asked, what is gained over rivals that
     # know it, and over those that do not.
-    judged = dict(found) | {f"{name}, {WITHOUT_RULE}": both for name, both in without.items()}
-    reports = {name: judge(*both, arms, classes, settings) for name, both in judged.items()}
-    curves = {
-        question: [
-            json.loads(json.dumps(asdict(curve)))
-            for curve in learning_curve(rungs_of(of, records), arms, classes, CURVE_ARM, settings)
-        ]
-        for question, of in (("all rivals", found), (WITHOUT_RULE, without))
-        if len(of) > 1
-    }
+    reports, judged, told = {}, {}, {}
+    for question, of in (("", found), (f", {WITHOUT_RULE}", without)):
+        curves = ()
+        if len(of) > 1:
+            curves = learning_curve(rungs_of(of, records), arms, classes, CURVE_ARM, settings)
+        told[question.lstrip(", ") or "all rivals"] = json.loads(
+            json.dumps([asdict(curve) for curve in curves])
+        )
+        for name, both in of.items():
+            judged[name + question] = both
+            reports[name + question] = replace(judge(*both, arms, classes, settings), curves=curves)
+            own = [replicate for replicate in replicates if replicate.setting == name]
+            tested = (Dataset.read(replicate.test_path) for replicate in own)
+            write_report(
+                reports[name + question],
+                asked.out / name / (WITHOUT_RULE if question else "all rivals"),
+                {k: Part.of(test, FACTOR).images for k, test in enumerate(tested)},
+            )
     recalls = {
         f"{name}, {j.classifier}": rare_recall(j, judged[name])
         for name, report in reports.items()
         for j in report.judgements
     }
     publish(
-        "proof",
+        "proof" if len(found) > 1 else f"proof-{next(iter(found))}",
         [row for name, r in reports.items() for j in r.judgements for row in figures_of(name, j)]
         + [
             figure(
@@ -247,11 +283,26 @@ def publish_found(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any
             name: asdict(test) if isinstance(test, PairedTest) else test
             for name, test in recalls.items()
         },
+        command=command_of(asked),
         code=code_version(),
         generators=list(records),
-        reports={name: report.to_dict() for name, report in reports.items()},
-        curves=curves,
+        reports={
+            name: {k: v for k, v in report.to_dict().items() if k != "curves"}
+            for name, report in reports.items()
+        },
+        curves=told,
     )
+
+
+def command_of(asked: argparse.Namespace) -> str:
+    """The command without what changes no figure: folder, workers, budget."""
+    words = ["python", "-m", "benchmarks.proof"]
+    for name in ("setting", "replicate", "classifier", "arm"):
+        for value in getattr(asked, name) or ():
+            words += [f"--{name}", str(value)]
+    for name in ("images", "steps", "seeds"):
+        words += [f"--{name}", str(getattr(asked, name))]
+    return shlex.join(words)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -262,7 +313,7 @@ def arguments() -> argparse.ArgumentParser:
     words.add_argument("--classifier", choices=list(ARMS), action="append")
     words.add_argument("--arm", choices=ARMS["small-cnn"], action="append", metavar="ARM",
                        help="default: all of a classifier's")  # fmt: skip
-    words.add_argument("--replicate", type=int, choices=range(10), action="append",
+    words.add_argument("--replicate", type=int, choices=range(30), action="append",
                        help=f"default: {REPLICATES}")  # fmt: skip
     words.add_argument("--images", type=int, default=IMAGES, help="budget of a generator")
     words.add_argument("--workers", type=int, default=1, help="pieces at once")
@@ -309,17 +360,24 @@ def main() -> None:
             found[setting] = [o for outcomes, _ in complete for o in outcomes], complete[0][1]
             records += told
     if found:
-        publish_found(found, records)
+        publish_found(found, records, replicates, asked)
 
 
 def known(replicate: Replicate, images: int) -> dict[str, Any]:
-    """A generator's record, and how many patients of the rarest pattern it was fitted on."""
+    """A generator's record, its patients of the rarest pattern, and digests of the fresh sets."""
     train, _ = replicate()
     piece = generator_of(replicate, images)
     if (record := piece.done) is None:
         raise SystemExit(f"{replicate.name} is not fitted: python -m benchmarks.proof does it")
     check_same(piece, record, train)
-    return record | {"rare_patients": patients_per_class(train, FACTOR)[RAREST]}
+    fresh = {
+        name: Dataset.read(path).digest
+        for name, path in (
+            ("validation", replicate.validation_path), ("test", replicate.test_path),
+            ("oracle", replicate.oracle_path),
+        )
+    }  # fmt: skip
+    return record | {"rare_patients": patients_per_class(train, FACTOR)[RAREST], "fresh": fresh}
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ SETTINGS: Mapping[str, int | None] = {"8": 8, "16": 16, "table1": None, "32": 32
 PATIENTS_OF_TABLE_1 = 250
 TEST_SIZE = 2  # of Table 1: the replicates differ by more than their test patients do
 FIRST_SEED = 700  # of the phantoms; none of them is used elsewhere
-POOL = {"normal": 100, "unilateral": 380, "bilateral": 640}  # what the largest ratio asks for
+POOL = {"normal": 560, "unilateral": 560, "bilateral": 640}  # what the largest ratio asks for
 Run = Callable[..., Iterator[Any]]
 
 
@@ -112,17 +112,15 @@ class Replicate:
             run: Does the patients.
             fresh: Whether test and oracle are drawn too; the generator needs neither.
         """
-        counts, own = scarce_counts(SETTINGS[self.setting]), self._seed()
-        shared = FIRST_SEED + self.number
+        counts = scarce_counts(SETTINGS[self.setting])
+        shared = FIRST_SEED + 1000 * (self.number // 10) + self.number % 10
+        own = shared + 100 + 10 * list(SETTINGS).index(self.setting)
         drawn(self.train_path, _phantom(counts, own), run, whole=True)
         drawn(self.validation_path, _phantom(TABLE_1, shared + 10), run)
         if fresh:
             many = {cell: TEST_SIZE * n for cell, n in TABLE_1.items()}
             drawn(self.test_path, _phantom(many, shared + 20), run)
             drawn(self.oracle_path, _phantom(pool_counts(counts), own + 200), run)
-
-    def _seed(self) -> int:
-        return FIRST_SEED + 100 + 10 * list(SETTINGS).index(self.setting) + self.number
 
 
 @dataclass(frozen=True)

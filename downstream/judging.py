@@ -66,7 +66,8 @@ class JudgeSettings:
         independent: Whether the folds are replicates, with training sets of their own; else their
             training sets overlap, and the corrected resampled t test is taken.
         choose_synthetic: Whether the synthetic arm and its ratio are chosen on the validation;
-            False where the generator saw the validation patients: then it is an arm that fills.
+            False where the generator saw the validation patients: then it is the first augmented
+            one.
         caveat: Why nothing may be concluded (unknown patients, say): every verdict becomes NO
             EVIDENCE.
         notes: What a reader has to know beside what the judgement itself tells.
@@ -201,7 +202,7 @@ def _judgement(
     adjusted = holm([tests[arm.name].p for arm in synthetic])
     comparisons = []
     for arm, p in zip(synthetic, adjusted, strict=True):
-        test = tests[arm.name]
+        test, oracle = tests[arm.name], _oracle_of(arm, arms)
         apart = table.arms[arm.name].resampled[:, 0] - table.arms[rival].resampled[:, 0]
         bootstrap = estimate(test.value, apart)
         word, why = verdict(test, p, bootstrap, patients, len(table.seeds), n_rivals)
@@ -211,7 +212,8 @@ def _judgement(
             Comparison(
                 arm.name, rival, test, bootstrap, word, why, p, len(synthetic),
                 detectable(test.se, test.df, len(synthetic)),
-                _recovered(table, precision, tests, arm, arms),
+                oracle.name if oracle else None,
+                _recovered(table, precision, tests, arm.name, oracle.name) if oracle else None,
             )
         )  # fmt: skip
     changed, n_changed = changed_sides(table, truths, classes, rival, chosen)
@@ -254,7 +256,7 @@ def _choose(
             f"{how} The synthetic arm is {chosen!r}, the best of {len(synthetic)} there "
             f"({scores[chosen]:.3f})."
         )  # fmt: skip
-    chosen = next((arm for arm in synthetic if arm.ratio == "fill"), synthetic[0]).name
+    chosen = next((arm for arm in synthetic if arm.augmented), synthetic[0]).name
     return rival, chosen, (
         f"{how} The synthetic arm is {chosen!r}, fixed beforehand: there is no validation part "
         "that the generator did not see."
@@ -283,23 +285,21 @@ def _test(table: ScoreTable, precision: Precision, arm: str, rival: str) -> Pair
     return paired_test(value, se, float(precision.df[k]))
 
 
+def _oracle_of(arm: ArmFacts, arms: Sequence[ArmFacts]) -> ArmFacts | None:
+    """The oracle's arm that is augmented alike: of the same ratio, or else the one that fills."""
+    alike = {a.ratio: a for a in arms if a.source == "oracle" and a.augmented == arm.augmented}
+    return alike.get(arm.ratio, alike.get("fill"))
+
+
 def _recovered(
-    table: ScoreTable,
-    precision: Precision,
-    tests: Mapping[str, PairedTest],
-    arm: ArmFacts,
-    arms: Sequence[ArmFacts],
-) -> Ratio | None:
-    """The share of the gain of the oracle's arm that is augmented alike, of its ratio if there."""
-    alike = [a for a in arms if a.source == "oracle" and a.augmented == arm.augmented]
-    oracle = next((a for a in alike if a.ratio == arm.ratio), alike[0] if alike else None)
-    if oracle is None:
-        return None
+    table: ScoreTable, precision: Precision, tests: Mapping[str, PairedTest], arm: str, oracle: str
+) -> Ratio:
+    """The share of the gain of the oracle's arm."""
     names = list(table.arms)
-    pair = [names.index(arm.name), names.index(oracle.name)]
-    top, bottom = tests[arm.name], tests[oracle.name]
+    pair = [names.index(arm), names.index(oracle)]
     covariance = precision.covariance[np.ix_(pair, pair)]
-    return fieller(top.value, bottom.value, covariance, float(precision.df[pair].min()))
+    df = float(precision.df[pair].min())
+    return fieller(tests[arm].value, tests[oracle].value, covariance, df)
 
 
 def learning_curve(

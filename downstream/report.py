@@ -22,7 +22,7 @@ class ArmScores:
     Attributes:
         name: The arm.
         source: `real`, `synthetic` or `oracle`: where its further slices come from.
-        ratio: Of synthetic to real slices, as text; None where it has none.
+        ratio: Of further to real slices, as text; None where it has none.
         augmented: Whether the classical augmentation is applied too.
         n_real: Real slices in one fit, median.
         n_synthetic: Synthetic (or the oracle's fresh) slices in one fit, median.
@@ -79,8 +79,8 @@ class Comparison:
         tests: That number.
         detectable: The smallest true gain that this test would have found with a power of 0.8; None
             where nothing varied.
-        recovered: Share of the oracle's gain that the arm recovers (Fieller 1954); None without an
-            oracle arm like it.
+        oracle: The oracle's arm like it: of the same ratio, or else the one that fills.
+        recovered: Share of that one's gain that the arm recovers (Fieller 1954); None without one.
     """
 
     arm: str
@@ -92,6 +92,7 @@ class Comparison:
     p: float
     tests: int
     detectable: float | None
+    oracle: str | None
     recovered: Ratio | None
 
 

@@ -77,7 +77,16 @@ def test_without_slices_or_synthetic_arms_there_is_a_page(
     assert "no synthetic arm was tried" in page(alone, tmp_path)
 
 
-def test_the_share_is_told_or_why_there_is_none() -> None:
-    assert share_text(None) == "–"
-    assert share_text(Ratio(0.5, 0.25, 0.8)) == "50% [25%, 80%]"
-    assert share_text(Ratio(None, None, None, "no oracle gain")) == "undefined: no oracle gain"
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (None, "–"),
+        (Ratio(0.5, 0.25, 0.8), "50% [25%, 80%] of “oracle”"),
+        (Ratio(None, None, None, "no oracle gain"), "undefined: no oracle gain"),
+    ],
+)
+def test_the_share_is_told_or_why_there_is_none(
+    report: UsefulnessReport, share: Ratio | None, told: str
+) -> None:
+    line = replace(report.judgements[0].comparisons[0], oracle="oracle", recovered=share)
+    assert share_text(line) == told

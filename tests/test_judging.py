@@ -63,9 +63,19 @@ def test_the_share_is_of_the_oracle_that_is_augmented_alike(report: UsefulnessRe
     of = {c.arm: c for c in judgement.comparisons}
     for arm, oracle in (("half", "oracle"), ("fill + augmentation", "oracle + augmentation")):
         share = of[arm].recovered
+        assert of[arm].oracle == oracle
         assert share is not None
         ratio = of[arm].difference.value / judgement.oracle[oracle].value
         assert share.value == pytest.approx(ratio)
+
+
+def test_the_share_is_of_the_oracle_of_the_same_ratio_where_there_is_one() -> None:
+    alike = SimulatedArm("half the oracle", "oracle", "0.5", shift=2.5)
+    outcomes, truths = simulate(WORLD, (*ARMS, alike), np.random.default_rng(0))
+    (judgement,) = judge(outcomes, truths, (*ARMS, alike), CLASSES, QUICK).judgements
+    oracles = {c.arm: c.oracle for c in judgement.comparisons}
+    assert oracles["half"] == "half the oracle"
+    assert oracles["fill"] == "oracle"
 
 
 def test_the_test_chooses_nothing(tables: tuple[list[Outcome], list[Truth]]) -> None:
@@ -82,7 +92,7 @@ def test_where_the_generator_saw_the_validation_the_arm_is_fixed(
 ) -> None:
     settings = replace(QUICK, choose_synthetic=False)
     (judgement,) = judge(*tables, ARMS, CLASSES, settings).judgements
-    assert judgement.recommended == "fill"
+    assert judgement.recommended == "fill + augmentation"
     assert "fixed beforehand" in judgement.how
     assert judgement.rival == "weights"
 

@@ -23,7 +23,7 @@ class Arm:
         name: As written in the report.
         prepare: (material, seed) to what is fitted.
         source: Where its further slices come from.
-        ratio: Of synthetic to real slices, as text; None where it has none.
+        ratio: Of further to real slices, as text; None where it has none.
         filtered: Whether its further slices pass the version's filter.
         needs: Which ``NEEDS`` it has of a classifier.
     """

@@ -15,6 +15,7 @@ from fastgan_aug.errors import ConfigError
 
 RATIOS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0, "fill": None}
 """Synthetic to real slices in all; `fill` brings every class up to the largest."""
+EVERY_CLASS = "half of every class"
 AUGMENTS = frozenset({AUGMENTATION})
 ORIGINS: dict[str, Origin] = {
     "real + synthetic": "synthetic",
@@ -49,7 +50,7 @@ ARMS = (
     Arm("oversampling + classical augmentation", augmented(oversampling), needs=AUGMENTS),
     with_source("real + synthetic", "fill", both=False),
     Arm("half synthetic in every class + classical augmentation",
-        augmented(everywhere("synthetic")), "synthetic", needs=AUGMENTS),
+        augmented(everywhere("synthetic")), "synthetic", EVERY_CLASS, needs=AUGMENTS),
 )  # fmt: skip
 """What is compared unless `downstream.arms` names others."""
 FURTHER_ARMS = (
@@ -69,7 +70,10 @@ FURTHER_ARMS = (
     Arm("half real, half synthetic + classical augmentation", augmented(halved("synthetic")),
         "synthetic", "fill", needs=AUGMENTS),
     Arm("moved defects, half synthetic in every class + classical augmentation",
-        augmented(everywhere("synthetic", moved_defects)), "synthetic", needs=AUGMENTS),
+        augmented(everywhere("synthetic", moved_defects)), "synthetic", EVERY_CLASS,
+        needs=AUGMENTS),
+    Arm("half oracle in every class + classical augmentation", augmented(everywhere("oracle")),
+        "oracle", EVERY_CLASS, needs=AUGMENTS),
     Arm("synthetic, then real", first(alone, real), "synthetic", needs=frozenset({PRETRAINING})),
     Arm("synthetic, then real + classical augmentation",
         first(augmented(alone), augmented(oversampling)), "synthetic",

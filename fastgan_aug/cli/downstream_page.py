@@ -13,8 +13,7 @@ from fastgan_aug.cli.downstream_plots import confusion, forest, learning, reliab
 from fastgan_aug.cli.page import scale_uri, slice_uri, write_page
 
 if TYPE_CHECKING:
-    from downstream.report import Changed, Judgement, UsefulnessReport
-    from downstream.statistics.fieller import Ratio
+    from downstream.report import Changed, Comparison, Judgement, UsefulnessReport
 
 HIDDEN = ("verdict",)  # the forest plot has it
 
@@ -108,10 +107,11 @@ def _changed(changed: Changed, images: Mapping[int, NDArray[np.float32]]) -> dic
     }
 
 
-def share_text(share: Ratio | None) -> str:
-    """The recovered share of the oracle's gain, or why there is none."""
+def share_text(line: Comparison) -> str:
+    """The recovered share of the gain of which oracle's arm, or why there is none."""
+    share = line.recovered
     if share is None:
         return "–"
     if share.value is None or share.low is None or share.high is None:
         return f"undefined: {share.reason}"
-    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
+    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of “{line.oracle}”"
