@@ -62,15 +62,7 @@ BY_RULE = (
     "moved defects, half synthetic in every class + classical augmentation",
 )  # fmt: skip
 ARMS = {
-    "small-cnn": (
-        "real", "class weights", "focal loss", "oversampling", "classical augmentation",
-        "oversampling + classical augmentation", "mixup", "SMOTE", "borderline SMOTE",
-        "moved defects", "moved defects + classical augmentation",
-        "real + synthetic", "real + synthetic 0.25 + classical augmentation",
-        "real + synthetic 1 + classical augmentation", *CANDIDATES,
-        "real + filtered synthetic + classical augmentation",
-        "synthetic, then real + classical augmentation", "synthetic alone", "oracle", *ORACLES,
-    ),
+    "small-cnn": tuple(KNOWN),
     "residual": ("real", *RIVALS, *CANDIDATES, *ORACLES),
     "boosting": ("real", *RIVALS, *CANDIDATES, *ORACLES),
 }  # fmt: skip
