@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ def confusion(arms: Sequence[ArmScores], classes: Sequence[str]) -> str:
             share = shares[row, column]
             axis.text(column, row, f"{share:.0%}\n{counts[row, column]:.0f}", ha="center",
                       va="center", fontsize=7, color="white" if share > 0.55 else INK)  # fmt: skip
-        axis.set_title(arm.name, fontsize=9)
+        axis.set_title(_folded(arm.name), fontsize=9)
         axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
         axis.set_yticks(range(len(classes)), classes)
         axis.set_xlabel("said")
@@ -96,7 +97,7 @@ def reliability(arms: Sequence[ArmScores]) -> str:
         axis.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
         axis.plot(rows[:, 1], rows[:, 2], color=colour, lw=1.2)
         axis.scatter(rows[:, 1], rows[:, 2], 120 * rows[:, 0] / rows[:, 0].max(), color=colour)
-        axis.set_title(f"{arm.name}\ncalibration error {arm.ece:.3f}", fontsize=9)
+        axis.set_title(f"{_folded(arm.name)}\ncalibration error {arm.ece:.3f}", fontsize=9)
         axis.set(xlim=(0, 1.03), ylim=(0, 1.03))
         axis.set_xlabel("probability of the likeliest class")
         axis.set_ylabel("how often it is right")
@@ -130,3 +131,8 @@ def _band(
     values = np.asarray([(f.value, f.low, f.high) for f in found]).T
     axis.plot(places, values[0], "o-", color=colour, lw=1.6, ms=5, label=label)
     axis.vlines(places, values[1], values[2], color=colour, lw=1.1)
+
+
+def _folded(name: str) -> str:
+    """On lines that are no wider than a small plot."""
+    return textwrap.fill(name, 34)
