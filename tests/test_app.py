@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
+import threading
 from itertools import pairwise
 
 import httpx
 import numpy as np
 import pytest
 
+from fastgan_aug.errors import ModelNotFound
 from serving.batch import BalancedBatch
 from serving.generating import chunks
 from serving.protocol import (
@@ -225,6 +228,37 @@ def test_the_page_of_the_service_needs_no_internet(http):
     (script,) = (name for name in files if name.endswith(".js"))
     assert re.search(r'PACKAGE_VERSION:"[5-9]\.', http.get(script).text)
     assert http.get("/redoc").status_code == 404
+
+
+def test_a_registry_that_hangs_keeps_nobody_from_a_model_in_memory(models):
+    hangs = threading.Event()
+
+    class Hanging:
+        known = models.known
+
+        def get(self, model: str) -> None:
+            hangs.wait(20)
+            raise ModelNotFound("it is there no longer")
+
+    app = create_app(Hanging())
+
+    async def crowd() -> list[int]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            lost = [
+                asyncio.create_task(http.get("/v1/model", params={"model": f"other-{i}"}))
+                for i in range(60)
+            ]
+            await asyncio.sleep(0.3)
+            body = json.dumps({"counts": {"LOW/none": 4, "LOW/left": 2}})
+            asked = http.post("/v1/balanced-batch", content=body)
+            try:
+                answer = await asyncio.wait_for(asked, 10)
+            finally:
+                hangs.set()
+            return [answer.status_code, *(a.status_code for a in await asyncio.gather(*lost))]
+
+    assert asyncio.run(crowd()) == [200] + [404] * 60
 
 
 def test_no_answer_names_a_patient(http):
