@@ -233,6 +233,14 @@ def test_the_page_of_the_service_needs_no_internet(http):
     assert http.get("/redoc").status_code == 404
 
 
+def test_a_full_service_says_when_to_come_back(models):
+    app = create_app(models, scheduler=Scheduler(most_requests=0))
+    with httpx.Client(transport=InProcess(app), base_url="http://service") as full:
+        answer = ask(full, counts={"LOW/none": 5, "LOW/left": 1})
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
 @pytest.mark.parametrize("asgi", ["2.3", "2.4"])  # Starlette has two ways to send
 def test_an_answer_that_nobody_reads_is_ended(models, monkeypatch, caplog, asgi):
     monkeypatch.setattr(stream, "UNREAD_SECONDS", 0.2)
