@@ -114,8 +114,8 @@ class Attempts:
 def _patience(told: FastGANAugError, asked: float) -> FastGANAugError:
     """What the service told, and how a caller waits that long all the same."""
     more = (
-        f"without deadline= a client waits at most {LONGEST_RETRY_AFTER:g} s: with "
-        f"deadline= of more than {math.ceil(asked)} s it waits and goes on; iter_batches keeps what came"
+        f"without deadline= a client waits {LONGEST_RETRY_AFTER:g} s at most: with deadline= of "
+        f"more than {math.ceil(asked)} s it waits and goes on; iter_batches keeps what came"
     )
     return type(told)(told.what, allowed=told.allowed, do="; ".join(filter(None, [told.do, more])))
 

@@ -1,4 +1,4 @@
-"""Aliases are followed one by one: a bad one, or too many, keep nobody from following the others."""
+"""Aliases are followed one by one: neither a bad one nor too many stop the others."""
 
 from __future__ import annotations
 

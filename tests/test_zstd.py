@@ -1,4 +1,4 @@
-"""The compressed answer, over a real socket: what is decoded are the very bytes of the plain one."""
+"""The compressed answer, over a real socket: decoded it is the plain one, byte by byte."""
 
 from __future__ import annotations
 
