@@ -1,4 +1,4 @@
-"""What the benchmark of the service counts as failed, and how many replicas the soak asks."""
+"""What the benchmark of the service counts as failed, and when both replicas are ready or idle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks import service, soak
+from benchmarks import replicas, service, soak
 from fastgan_aug.errors import ServiceUnavailable
 
 
@@ -43,3 +43,22 @@ def test_the_soak_asks_for_what_waits_in_every_replica(monkeypatch):
     monkeypatch.setattr(soak.httpx, "get", get)
     monkeypatch.setattr(soak.time, "sleep", lambda seconds: None)
     assert soak.client_status("http://service", "token") == 3
+
+
+@pytest.mark.parametrize(
+    ("processes", "running", "silent", "ready"),
+    [(2, 2, 0, True), (1, 2, 0, False), (2, 1, 0, False), (2, 2, 1, False)],
+)
+def test_both_replicas_are_ready_by_process_by_serve_and_by_answer(
+    monkeypatch, processes, running, silent, ready
+):
+    from ray import serve
+
+    deployment = SimpleNamespace(replica_states={"RUNNING": running, "STARTING": 2 - running})
+    application = SimpleNamespace(deployments={"SynthesisReplica": deployment})
+    told = SimpleNamespace(applications={"fastgan-aug": application})
+    monkeypatch.setattr(serve, "status", lambda: told)
+    monkeypatch.setattr(replicas, "replicas", lambda: [None] * processes)
+    answers = iter([True] * 5 + [not silent] + [True] * 2)
+    monkeypatch.setattr(replicas, "answers", lambda url: next(answers))
+    assert replicas.both_ready("http://service") is ready
