@@ -32,7 +32,8 @@ import httpx
 import numpy as np
 
 from benchmarks.measure import figure, publish
-from benchmarks.service import SEED, SMALL, Asked, ray_serve, timed, uvicorn_alone, wait_until
+from benchmarks.replicas import wait_until
+from benchmarks.service import SEED, SMALL, Asked, ray_serve, timed, uvicorn_alone
 from fastgan_aug.gan.synthesizer import Synthesizer
 from serving.client import Client
 from serving.generating import chunks, decide

@@ -21,16 +21,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 
 from benchmarks.measure import figure, publish
-from fastgan_aug.errors import FastGANAugError
+from benchmarks.replicas import answers, both_ready, private_bytes, replicas, wait_until
 from fastgan_aug.gan.synthesizer import CHUNK, Synthesizer
 from serving.client import Client
 from serving.protocol import sample_seed
@@ -205,16 +204,22 @@ def loaded(name: str, url: str, token: str | None, small: Asked) -> list[dict]:
     with Client(url, token=token) as client, ThreadPoolExecutor(8) as pool:
         seconds = timed(lambda: list(pool.map(lambda _: small.served(client), range(100))))
     capacity = 100 / seconds
-    random_, times = random.Random(SEED), list[float]()
+    random_, times, calls = random.Random(SEED), list[float](), list[Future[object]]()
+
+    def ask(client: Client, due: float) -> None:
+        small.served(client)
+        # From when it was due, not from when a thread was free for it.
+        times.append(time.perf_counter() - due)
+
     with Client(url, token=token) as client, ThreadPoolExecutor(32) as pool:
         ended = time.perf_counter() + LOADED_SECONDS
         at = time.perf_counter()
         while at < ended:
             at += random_.expovariate(LOAD * capacity)
             time.sleep(max(0.0, at - time.perf_counter()))
-            # From when it was due, not from when a thread was free for it.
-            pool.submit(lambda due=at: (small.served(client),
-                                        times.append(time.perf_counter() - due)))  # fmt: skip
+            calls.append(pool.submit(ask, client, at))
+    for call in calls:
+        call.result()  # a call that failed has no time: no figure without it
     p50, p99 = np.percentile(times, [50, 99])
     return [
         figure(f"{name}, 16 images, 8 at a time", capacity, "requests/s"),
@@ -250,8 +255,9 @@ def load(url: str, token: str, small: Asked, callers: int = 3) -> Iterator[dict]
                 began = time.perf_counter()
                 try:
                     batch = client.request_balanced_batch(small.counts, seed=SEED)
-                except FastGANAugError:
-                    told["failed"] += 1
+                except Exception:  # whatever it is, the call has failed
+                    with lock:
+                        told["failed"] += 1
                     continue
                 with lock:
                     told["calls"] += 1
@@ -262,10 +268,13 @@ def load(url: str, token: str, small: Asked, callers: int = 3) -> Iterator[dict]
     threads = [threading.Thread(target=ask) for _ in range(callers)]
     for thread in threads:
         thread.start()
-    yield told
-    ended.set()
-    for thread in threads:
-        thread.join(60)
+    try:
+        yield told
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(60)
+            told["failed"] += thread.is_alive()  # its call was never answered
 
 
 def version_change(url: str, token: str, uri: str, small: Asked) -> list[dict]:
@@ -298,7 +307,7 @@ def killed_replica(url: str, token: str, small: Asked) -> list[dict]:
 
 def overload(url: str, token: str, asked: Asked, small: Asked) -> list[dict]:
     """Ten times as many large requests at a time as two replicas take on."""
-    wait_until(lambda: len(replicas()) == 2, 60)
+    wait_until(lambda: both_ready(url), 60)
     body, headers = BatchRequest(asked.counts).to_json(), {"authorization": f"Bearer {token}"}
     statuses: Counter[int] = Counter()
     silent, before = 0, private_bytes()
@@ -321,34 +330,6 @@ def overload(url: str, token: str, asked: Asked, small: Asked) -> list[dict]:
         figure("the first call afterwards", recovery, "s", 5),
         figure("replicas' memory beside Ray's object store, growth", grown / 2**20, "MiB"),
     ]
-
-
-def replicas() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "ServeReplica" in " ".join(process.cmdline())
-    ]
-
-
-def private_bytes() -> int:
-    """Resident bytes of the replicas, without what they share: Ray's object store."""
-    return sum(p.memory_info().rss - p.memory_info().shared for p in replicas())
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s")
-        time.sleep(0.2)
 
 
 def main() -> None:

@@ -103,8 +103,9 @@ class Asker(ABC):
     ) -> Iterator[BalancedBatch]:
         """The images of ``request_balanced_batch`` in batches, as they come.
 
-        Memory stays flat however many they are: one batch at a time, and nothing is generated
-        much before it is taken. Each batch knows its positions in the whole (``header.page``).
+        Memory stays flat however many they are: one batch at a time. Nothing is generated much
+        before it is taken, but for a page behind Serve's own Python proxy. Each batch knows its
+        positions in the whole (``header.page``).
 
         Args:
             counts: As for ``request_balanced_batch``.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -22,10 +23,8 @@ from serving.protocol import PROBLEM_TYPE, error_of
 ATTEMPTS = 8  # without a single new image between them
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 8.0
-LONGEST_RETRY_AFTER = 300.0  # who asks for more patience than that wants a person to know
+LONGEST_RETRY_AFTER = 300.0  # without a deadline: more patience than that is for a person to grant
 RETRIED_STATUS = (429, 503)
-# Waiting again would not help: the time is up already, or nobody could be asked.
-_AT_ONCE = (httpx.TimeoutException, httpx.UnsupportedProtocol)
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -89,13 +88,15 @@ class Attempts:
             FastGANAugError: no further attempt is of use; what the service told, or that it is not
                 there.
         """
-        nobody = isinstance(error, httpx.ConnectError) and not self._answered
-        if nobody or isinstance(error, _AT_ONCE):
+        silent = isinstance(error, (httpx.ConnectError, httpx.TimeoutException))
+        if (silent and not self._answered) or isinstance(error, httpx.UnsupportedProtocol):
             raise self._final(error) from error
         self._lost += 1
         asked = (error.retry_after if isinstance(error, Lost) else None) or 0.0
-        if self._lost >= ATTEMPTS or asked > LONGEST_RETRY_AFTER:
+        if self._lost >= ATTEMPTS:
             raise self._final(error) from error
+        if self._end is None and asked > LONGEST_RETRY_AFTER:
+            raise _patience(self._final(error), asked) from error
         grown = min(FIRST_PAUSE * 2.0 ** (self._lost - 1), LONGEST_PAUSE)
         seconds = max(grown * random.uniform(0.5, 1.0), asked)
         if self._end is not None and time.monotonic() + seconds > self._end:
@@ -108,6 +109,15 @@ class Attempts:
             return self._address.overdue(error)
         told = error.told if isinstance(error, Lost) else None
         return told or self._address.unavailable(error)
+
+
+def _patience(told: FastGANAugError, asked: float) -> FastGANAugError:
+    """What the service told, and how a caller waits that long all the same."""
+    more = (
+        f"without deadline= a client waits {LONGEST_RETRY_AFTER:g} s at most: with deadline= of "
+        f"more than {math.ceil(asked)} s it waits and goes on; iter_batches keeps what came"
+    )
+    return type(told)(told.what, allowed=told.allowed, do="; ".join(filter(None, [told.do, more])))
 
 
 def refusal(response: httpx.Response) -> Exception:

@@ -51,8 +51,10 @@ class Client(Asker):
 
     Args:
         url: Where the service listens.
-        timeout: Seconds without a byte after which the service counts as not answering.
-        deadline: Seconds that a whole call may take; None as long as images keep coming.
+        timeout: Seconds without a byte after which the service counts as not answering; where it
+            has answered the call before, an attempt counts as lost.
+        deadline: Seconds that a whole call may take; None as long as images keep coming, and the
+            service asks for no pause of more than 300 s.
         token: Sent as a bearer token; None takes that of the environment variable
             FASTGAN_AUG_TOKEN, if there is one. Over plain HTTP only to this machine itself.
         transport: How requests travel; given by tests to call an application in process.

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from fastgan_aug.errors import Overloaded
 from serving.address import is_loopback
 from serving.protocol import PROBLEM_TYPE
 from serving.server.access import LARGEST_BODY
 from serving.server.app import create_app
 from serving.server.logs import JsonLines
+from serving.server.scheduler import Scheduler
 from serving.server.tokens import Token, TokenStore, entry_text, make_token
 from tests.served import (
     TWO_COUNTS,
@@ -107,6 +109,27 @@ def test_images_per_minute_let_one_large_request_pass_and_count_it(http, secrets
     assert first.status_code == 200
     assert problem_of(second) == (429, "rate-exceeded")
     assert int(second.headers["retry-after"]) > 60
+
+
+def test_what_is_not_taken_on_uses_up_no_images(models):
+    class Full(Scheduler):
+        def submit(self, *args, **options):
+            if full:
+                raise Overloaded("full")
+            return super().submit(*args, **options)
+
+    secret, entry = make_token("few", "generate", images_per_minute=3)
+    store, full = TokenStore(lambda: entry_text(entry), lambda: None), [True]
+    app = create_app(models, tokens=store, scheduler=Full())
+    with httpx.Client(transport=InProcess(app), base_url="http://service") as http:
+
+        def ask() -> int:
+            headers = {"authorization": f"Bearer {secret}"}
+            return http.post("/v1/balanced-batch", content=BODY, headers=headers).status_code
+
+        assert {ask() for _ in range(5)} == {503}
+        full.clear()
+        assert [ask() for _ in range(3)] == [200, 200, 429]
 
 
 def test_the_token_and_the_length_are_judged_before_the_body_is_read(models, secrets):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import logging
 import re
+import threading
 from itertools import pairwise
 
 import httpx
 import numpy as np
 import pytest
 
+from fastgan_aug.errors import ModelNotFound
 from serving.batch import BalancedBatch
 from serving.generating import chunks
 from serving.protocol import (
@@ -23,8 +27,10 @@ from serving.protocol import (
     sample_seed,
 )
 from serving.request import BatchRequest
+from serving.server import stream
 from serving.server.access import LARGEST_BODY
 from serving.server.app import create_app
+from serving.server.scheduler import Scheduler
 from tests.served import (
     TWO_COUNTS,
     TWO_FACTORS,
@@ -225,6 +231,75 @@ def test_the_page_of_the_service_needs_no_internet(http):
     (script,) = (name for name in files if name.endswith(".js"))
     assert re.search(r'PACKAGE_VERSION:"[5-9]\.', http.get(script).text)
     assert http.get("/redoc").status_code == 404
+
+
+def test_a_full_service_says_when_to_come_back(models):
+    app = create_app(models, scheduler=Scheduler(most_requests=0))
+    with httpx.Client(transport=InProcess(app), base_url="http://service") as full:
+        answer = ask(full, counts={"LOW/none": 5, "LOW/left": 1})
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("asgi", ["2.3", "2.4"])  # Starlette has two ways to send
+def test_an_answer_that_nobody_reads_is_ended(models, monkeypatch, caplog, asgi):
+    monkeypatch.setattr(stream, "UNREAD_SECONDS", 0.2)
+    caplog.set_level(logging.INFO, "serving")
+    work, bodies = Scheduler(), []
+    body = json.dumps({"counts": {"LOW/none": 490, "LOW/left": 0}}).encode()
+    scope = {"type": "http", "method": "POST", "path": "/v1/balanced-batch", "headers": [],
+             "query_string": b"", "asgi": {"spec_version": asgi}}  # fmt: skip
+
+    async def read_one_piece() -> dict[str, object]:
+        sent = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive():
+            return sent.pop() if sent else await asyncio.sleep(60)
+
+        async def send(message) -> None:
+            bodies.extend([message] if message["type"] == "http.response.body" else [])
+            if len(bodies) > 1:
+                await asyncio.sleep(60)
+
+        app = create_app(models, scheduler=work)
+        await asyncio.wait_for(app(scope, receive, send), 20)
+        return work.status()
+
+    assert asyncio.run(read_one_piece())["requests"] == 0
+    assert len(bodies) == 2
+    (line,) = [r.facts for r in caplog.records if r.message == "request"]
+    assert "not read" in line["ended"]
+
+
+def test_a_registry_that_hangs_keeps_nobody_from_a_model_in_memory(models):
+    hangs = threading.Event()
+
+    class Hanging:
+        known = models.known
+
+        def get(self, model: str) -> None:
+            hangs.wait(20)
+            raise ModelNotFound("it is there no longer")
+
+    app = create_app(Hanging())
+
+    async def crowd() -> list[int]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            lost = [
+                asyncio.create_task(http.get("/v1/model", params={"model": f"other-{i}"}))
+                for i in range(60)
+            ]
+            await asyncio.sleep(0.3)
+            body = json.dumps({"counts": {"LOW/none": 4, "LOW/left": 2}})
+            asked = http.post("/v1/balanced-batch", content=body)
+            try:
+                answer = await asyncio.wait_for(asked, 10)
+            finally:
+                hangs.set()
+            return [answer.status_code, *(a.status_code for a in await asyncio.gather(*lost))]
+
+    assert asyncio.run(crowd()) == [200] + [404] * 60
 
 
 def test_no_answer_names_a_patient(http):

@@ -58,9 +58,24 @@ def test_nobody_there_is_told_at_once_unless_somebody_was():
     tried = attempts()
     tried.answered()
     assert tried.pause(httpx.ConnectError("refused")) > 0
-    for error in (httpx.ReadTimeout("late"), httpx.UnsupportedProtocol("ftp")):
-        with pytest.raises(ServiceUnavailable):
-            tried.pause(error)
+    with pytest.raises(ServiceUnavailable):
+        tried.pause(httpx.UnsupportedProtocol("ftp"))
+
+
+@pytest.mark.parametrize("kind", [httpx.ConnectTimeout, httpx.ReadTimeout, httpx.WriteTimeout])
+def test_silence_is_told_at_once_unless_somebody_was_there(kind):
+    with pytest.raises(ServiceUnavailable, match="sent nothing"):
+        attempts().pause(kind("late"))
+    tried = attempts()
+    tried.answered()
+    for _ in range(ATTEMPTS - 1):
+        assert tried.pause(kind("late")) > 0
+    with pytest.raises(ServiceUnavailable, match="sent nothing"):
+        tried.pause(kind("late"))
+    tried = attempts(deadline=0.0)
+    tried.answered()
+    with pytest.raises(ServiceUnavailable, match="deadline"):
+        tried.pause(kind("late"))
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -82,8 +97,12 @@ def test_a_retry_after_that_says_nothing_is_none(told):
 def test_who_asks_for_an_hour_is_told_to_the_caller():
     told = problem(ServiceUnavailable("the quota is used up")) | {"status": 429}
     lost = refusal(answer(429, json.dumps(told), retry_after="3600", content_type=PROBLEM_TYPE))
-    with pytest.raises(ServiceUnavailable, match="quota"):
+    with pytest.raises(ServiceUnavailable, match="quota") as caught:
         attempts().pause(lost)
+    assert "deadline= of more than 3600 s" in caught.value.do
+    assert attempts(deadline=4000.0).pause(lost) >= 3600
+    with pytest.raises(ServiceUnavailable, match="not done within 100 s"):
+        attempts(deadline=100.0).pause(lost)
 
 
 def test_what_no_repetition_changes_is_told_as_its_own_class():

@@ -86,3 +86,5 @@ def test_rays_loader_accepts_the_service() -> None:
     loaded = ServeDeploySchema.model_validate(plain)
     assert loaded.http_options.host == "127.0.0.1"
     assert [a.name for a in loaded.applications] == ["fastgan-aug"]
+    # Behind its proxy every caller comes from this machine: without tokens all would be let in.
+    assert loaded.applications[0].args["tokens"]

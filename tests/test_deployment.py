@@ -74,3 +74,17 @@ def test_haproxy_needs_tokens_and_is_asked_for_before_ray_is_loaded(
     _, entry = make_token("lab", "generate")
     add_to_file(entry, tmp_path / "tokens.toml")
     check_exposure(ServingConfig(haproxy=True, tokens=str(tmp_path / "tokens.toml")))
+
+
+def test_what_serve_deploy_builds_without_tokens_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    app_builder({"tracking_uri": "x", "tokens": "/etc/tokens.toml"})
+    assert not caplog.records
+    app_builder({"tracking_uri": "x"})
+    assert "no tokens" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv(VARIABLE, "[[token]]")
+    app_builder({"tracking_uri": "x"})
+    assert not caplog.records

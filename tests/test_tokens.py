@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from fastgan_aug.errors import AccessRefused, ConfigError
 from serving.server.tokens import (
+    DAMAGED_SECONDS,
     VARIABLE,
     TokenStore,
     add_to_file,
@@ -74,16 +76,57 @@ def test_rotation_needs_no_restart_and_revoked_ones_are_refused(tmp_path: Path) 
         store.find(bearer(old))
 
 
-def test_a_file_that_breaks_locks_nobody_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["emptied", "a comment", "gone"])
+def test_without_its_last_token_the_service_lets_nobody_in(tmp_path: Path, how: str) -> None:
     file = tmp_path / "tokens.toml"
     secret, entry = make_token("lab", "admin")
     add_to_file(entry, file)
     store = TokenStore.of_file(file)
-    for text in ("[[token", ""):
-        file.write_text(text)
-        assert store.find(bearer(secret)).role == "admin"
-    os.unlink(file)
+    if how == "gone":
+        os.unlink(file)
+    else:
+        file.write_text("" if how == "emptied" else "# lab was revoked\n")
+    for _ in range(2):
+        with pytest.raises(AccessRefused):
+            store.find(bearer(secret))
+    add_to_file(entry, file)
+    assert store.find(bearer(secret)) == entry
+
+
+def test_a_damaged_file_locks_nobody_out_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tokens.toml"
+    secret, entry = make_token("lab", "admin")
+    add_to_file(entry, file)
+    store = TokenStore.of_file(file)
+    file.write_text("[[token")
     assert store.find(bearer(secret)).role == "admin"
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + DAMAGED_SECONDS / 2)
+    file.write_text("[[token ")  # still damaged: the moment does not begin anew
+    assert store.find(bearer(secret)).role == "admin"
+    monkeypatch.setattr(time, "monotonic", lambda: now + DAMAGED_SECONDS)
+    with pytest.raises(AccessRefused):
+        store.find(bearer(secret))
+    file.write_text(entry_text(entry))
+    assert store.find(bearer(secret)) == entry
+
+
+def test_text_that_cannot_be_read_once_is_read_at_the_next_call() -> None:
+    (old, old_entry), (new, new_entry) = (make_token("lab", "generate") for _ in range(2))
+    answers = iter([entry_text(old_entry), OSError("stale handle"), entry_text(new_entry)])
+
+    def read() -> str:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    stamps = iter([0])
+    store = TokenStore(read, lambda: next(stamps, 1))
+    assert store.find(bearer(old)) == old_entry
+    assert store.find(bearer(new)) == new_entry
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """`Guard`: the first thing that a request meets.
 
-Token, role, rate and length are judged before the body is read. Afterwards a line in the log and
-a number in the metrics tell what came of it.
+Token, role, rate and length are judged before the application reads the body (Serve's own Python
+proxy takes it in meanwhile, whatever is judged). Afterwards a line in the log and a number in the
+metrics tell what came of it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import numpy as np
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
@@ -40,6 +40,7 @@ from serving.server.tokens import TokenStore
 MOST_IMAGES = 1_000_000
 BODY_SECONDS = 30.0
 FRESH_SECONDS = 5.0  # a batch this recent proves that the generator runs
+MOST_LOOKUPS = 4  # in the registry, at a time
 log = logging.getLogger(__name__)
 
 _BODY = {"required": True, "content": {"application/json": {"schema": REQUEST_SCHEMA}}}
@@ -89,6 +90,8 @@ def create_app(
     app.add_exception_handler(FastGANAugError, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_error)
     rates, work = Rates(), scheduler or Scheduler(measure=measure)
+    # Their own threads: a registry that hangs must not take those in which plans are made.
+    lookups = CapacityLimiter(MOST_LOOKUPS)
     app.add_middleware(Guard, tokens=tokens, rates=rates, measure=measure)
     _describe_tokens(app)
 
@@ -101,16 +104,16 @@ def create_app(
     async def balanced_batch(request: Request) -> Response:
         """Generates what fills `counts` up to `target`: an Arrow IPC stream of images."""
         asked = BatchRequest.from_json(await _limited_body(request))
-        model = await _found(models, asked.model)
+        model = await _found(models, asked.model, lookups)
         header = await to_thread.run_sync(decide, asked, model, most_images)
         start, stop = header.span
         total, caller = stop - start, caller_of(request.scope)
         caller.facts |= {"batch": asked.request_id, "version": model.version, "images": total}
-        if caller.token is not None:
-            rates.take(caller.token, "images", total)
         wanted = places(header.plan, asked.seed, header.span)
         job = work.submit(model, wanted, total, filtered=bool(asked.filter))
         try:
+            if caller.token is not None:  # what was not taken on uses nothing up
+                rates.take(caller.token, "images", total)
             # The first chunk is made before the answer starts: a failure is still an error.
             first = await unless_gone(request, job.fetch())
         except BaseException:
@@ -126,20 +129,26 @@ def create_app(
     async def planned(request: Request) -> Response:
         """What a request of the same body would be answered with: the plan, before any image."""
         asked = BatchRequest.from_json(await _limited_body(request))
-        model = await _found(models, asked.model)
+        model = await _found(models, asked.model, lookups)
         header = await to_thread.run_sync(decide, asked, model)
         return Response(header.to_json(), media_type="application/json")
 
     @app.get("/v1/model", responses=_problems(404, 422, 502, 503), openapi_extra=dict(_SECURITY))
     async def model_facts(model: str = default_model) -> dict[str, Any]:
         """Version, cells, training counts, image size and lineage of a model."""
-        return (await _found(models, checked_model(model))).describe()
+        return (await _found(models, checked_model(model), lookups)).describe()
 
-    _add_status(app, models, work, default_model)
+    _add_status(app, models, work, default_model, lookups)
     return app
 
 
-def _add_status(app: FastAPI, models: ModelSource, work: Scheduler, default_model: str) -> None:
+def _add_status(
+    app: FastAPI,
+    models: ModelSource,
+    work: Scheduler,
+    default_model: str,
+    lookups: CapacityLimiter,
+) -> None:
     @app.get("/v1/status", responses=_problems(), openapi_extra=dict(_SECURITY))
     async def status() -> dict[str, Any]:
         """For the role `admin`: versions in memory, what was refused and why, what waits."""
@@ -154,7 +163,7 @@ def _add_status(app: FastAPI, models: ModelSource, work: Scheduler, default_mode
     async def ready() -> Response:
         """The default model is loaded, and the generator has just made an image."""
         try:
-            model = await _found(models, default_model)
+            model = await _found(models, default_model, lookups)
             if not work.made_within(FRESH_SECONDS):
                 await try_model(work, model)
         except FastGANAugError as error:
@@ -162,10 +171,12 @@ def _add_status(app: FastAPI, models: ModelSource, work: Scheduler, default_mode
         return JSONResponse({"status": "ready", "model": model.name, "version": model.version})
 
 
-async def _found(models: ModelSource, model: str) -> LoadedModel:
+async def _found(models: ModelSource, model: str, lookups: CapacityLimiter) -> LoadedModel:
     """The model; only what is not in memory waits for the registry, in a thread."""
     found = models.known(model)
-    return await to_thread.run_sync(models.get, model) if found is None else found
+    if found is None:
+        found = await to_thread.run_sync(models.get, model, limiter=lookups)
+    return found
 
 
 async def try_model(scheduler: Scheduler, model: LoadedModel) -> None:

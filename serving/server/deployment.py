@@ -30,7 +30,7 @@ from serving.server.logs import log_json_lines
 from serving.server.ray_measures import RayMeasures
 from serving.server.registered import RegistryModels
 from serving.server.scheduler import Scheduler
-from serving.server.tokens import find_store
+from serving.server.tokens import VARIABLE, find_store
 
 APPLICATION = "fastgan-aug"
 DEPLOYMENT = "SynthesisReplica"
@@ -110,12 +110,14 @@ class SynthesisReplica:
 def app_builder(args: Mapping[str, Any]) -> serve.Application:
     """The application that ``serve deploy`` builds from the file's ``args``.
 
+    Without tokens it only warns: the address, and the replicas' environment, are not known here.
+
     Raises:
         ConfigError: an unknown key, a missing one, or a bad value.
     """
     try:
         # Serve itself converts only for annotations that are no text, which they are here.
-        return build_application(ServiceArguments.model_validate(args))
+        checked = ServiceArguments.model_validate(args)
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ConfigError(
@@ -123,6 +125,14 @@ def app_builder(args: Mapping[str, Any]) -> serve.Application:
             allowed=", ".join(ServiceArguments.model_fields),
             do="correct the args of the application in the Serve file",
         ) from None
+    if checked.tokens is None and not os.environ.get(VARIABLE, "").strip():
+        log.warning(
+            "no tokens: unless %s is set where the replicas run, whoever reaches the service from "
+            "its own machine may call, and so may everyone whom a proxy there lets through; set "
+            "`tokens` in the args",
+            VARIABLE,
+        )
+    return build_application(checked)
 
 
 def build_application(args: ServiceArguments) -> serve.Application:

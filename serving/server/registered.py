@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections import OrderedDict
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +25,23 @@ from serving.server.measures import REFUSED_VERSIONS, SERVED_VERSION, Measure, m
 POLL_SECONDS = 5.0
 MOST_VERSIONS = 3
 MOST_ALIASES = 16
+AGAIN_SECONDS = 60.0  # after which a version is tried again that failed for want of files or memory
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a version is not served.
+
+    Attributes:
+        content: The version's tags: what else they say is tried again.
+        error: Told to whoever asks for it.
+        until: When it is tried again all the same, in seconds of ``time.monotonic``.
+    """
+
+    content: str
+    error: FastGANAugError
+    until: float = math.inf
 
 
 class RegistryModels:
@@ -30,8 +49,8 @@ class RegistryModels:
 
     A version that is loaded is served whether the registry answers or not. A new version is
     fetched, verified, loaded and tried beside the old one, and takes the alias over at once and
-    whole; one that fails is refused, and the old one stays. A request keeps the version that it
-    began with.
+    whole; one that fails is refused, and the old one stays. An alias whose version had to make room
+    is followed again once somebody asks for it. A request keeps the version that it began with.
 
     Args:
         name: Name of the registered model.
@@ -62,7 +81,7 @@ class RegistryModels:
         self._measure = measure
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         self._aliases: dict[str, str] = {}
-        self._refused: dict[str, tuple[str, CheckpointError]] = {}
+        self._refused: dict[str, Refusal] = {}
         self._outage: str | None = None
         self._lock = threading.Lock()  # of the fields above: never held for long
         self._loading = threading.Lock()  # one version is loaded at a time
@@ -83,12 +102,14 @@ class RegistryModels:
 
         Raises:
             ModelNotFound: no such version or alias.
-            RegistryError: the registry could not be reached, and nothing was known.
+            RegistryError: the registry could not be reached, and nothing was known; or it does not
+                give the version's files.
             CheckpointError: the version is damaged, or does not generate; it is refused.
+            StorageError: there is no room for its files.
         """
         found = self.known(model)
         if found is None:
-            self._adopt(model)
+            self._adopt(model, find(self._name, model, self._uri))
             found = self.known(model)
         if found is None:  # pushed out of memory in between
             raise RegistryError(
@@ -110,7 +131,7 @@ class RegistryModels:
                 "model": self._name,
                 "aliases": dict(self._aliases),
                 "loaded": list(self._loaded),
-                "refused": {version: str(error) for version, (_, error) in self._refused.items()},
+                "refused": {version: str(r.error) for version, r in self._refused.items()},
                 "registry": self._outage or "reached",
             }
 
@@ -130,23 +151,33 @@ class RegistryModels:
             self.look()
 
     def look(self) -> None:
-        """Asks the registry once what every alias means, and takes over what is new and good."""
+        """Asks the registry once what every alias means, and takes over what is new and good.
+
+        One bad alias keeps nobody from following the others; a registry that is away does, until
+        the next look.
+        """
         with self._lock:
-            aliases = [*self._aliases]
-            if self._default and self._default not in aliases:
-                aliases.append(self._default)
+            aliases = [alias for alias in self._aliases if alias != self._default]
+        if self._default:
+            aliases.insert(0, self._default)
         for alias in aliases:
             try:
-                self._adopt(alias)
-            except CheckpointError:
-                pass  # told when it was refused
+                found = find(self._name, alias, self._uri)
             except ModelNotFound:
                 self._forget(alias)
+                continue
             except FastGANAugError as error:
                 self._away(error)
                 return
             except Exception:  # whatever it is, the next look has to come
                 log.exception("looking at the registry failed")
+                continue
+            try:
+                self._adopt(alias, found)
+            except FastGANAugError:
+                pass  # told when it was refused
+            except Exception:
+                log.exception("following %r failed", alias)
 
     def _forget(self, alias: str) -> None:
         with self._lock:
@@ -160,14 +191,12 @@ class RegistryModels:
         if first:
             log.warning("the registry is away; what is loaded stays: %s", error)
 
-    def _adopt(self, model: str) -> None:
+    def _adopt(self, model: str, found: RegisteredVersion) -> None:
         """Makes an alias mean what the registry says, once that version has proved itself."""
-        found = find(self._name, model, self._uri)
         with self._lock:
             self._outage = None
             before = self._aliases.get(model)
-        if before != found.version or self.known(found.version) is None:
-            self._have(found)
+        self._have(found)
         if model == found.version:
             return
         with self._lock:
@@ -182,20 +211,31 @@ class RegistryModels:
     # -- one version -------------------------------------------------------------------------------
 
     def _have(self, found: RegisteredVersion) -> None:
-        """Loads a version, if it is not in memory."""
+        """Loads a version, if it is not in memory.
+
+        Raises:
+            FastGANAugError: it is refused, now or by an earlier try.
+        """
         with self._loading:
-            if self.known(found.version) is not None:
-                return
+            with self._lock:  # not `known`: to follow a version is not to use it
+                if found.version in self._loaded:
+                    return
+                before = self._refused.get(found.version)
             content = str(sorted(found.tags.items()))
-            before, error = self._refused.get(found.version, ("", None))
-            if error is not None and before == content:
-                raise error
+            if before and before.content == content and time.monotonic() < before.until:
+                raise copy(before.error)
             try:
                 model = self._load(found.version)
                 score = try_out(model)
             except CheckpointError as error:
                 self._refuse(found.version, content, error)
                 raise
+            except Exception as error:
+                # Its files are missing or cannot be fetched, or this machine's memory was full:
+                # that may pass, but not from one look to the next.
+                told = _not_loaded(found, error)
+                self._refuse(found.version, content, told, time.monotonic() + AGAIN_SECONDS)
+                raise told from error
             with self._lock:
                 self._loaded[found.version] = model
                 self._refused.pop(found.version, None)
@@ -218,9 +258,12 @@ class RegistryModels:
             synthesizer, found.name, found.version, version, found.run_id or "", sample_filter
         )
 
-    def _refuse(self, version: str, content: str, error: CheckpointError) -> None:
+    def _refuse(
+        self, version: str, content: str, error: FastGANAugError, until: float = math.inf
+    ) -> None:
         with self._lock:
-            self._refused[version] = content, error
+            # A copy: the error's own traceback holds the model, and grows when it is raised again.
+            self._refused[version] = Refusal(content, copy(error), until)
             while len(self._refused) > MOST_ALIASES:
                 del self._refused[next(iter(self._refused))]
         self._measure(REFUSED_VERSIONS, 1, {"reason": error.code})
@@ -232,6 +275,19 @@ class RegistryModels:
             if len(self._loaded) <= self._most:
                 return
             del self._loaded[version]
+            # Nor are its aliases followed, or the next look would load it again, and so on in
+            # turn; who asks for one of them has it loaded and followed.
+            self._aliases = {a: v for a, v in self._aliases.items() if v != version}
+
+
+def _not_loaded(found: RegisteredVersion, error: Exception) -> FastGANAugError:
+    if isinstance(error, FastGANAugError):
+        return error
+    log.exception("loading failed", extra={"facts": {"version": found.version}})
+    return CheckpointError(
+        f"version {found.version} of {found.name} could not be loaded ({type(error).__name__})",
+        do="look into the service's log, or promote another version",
+    )
 
 
 def try_out(model: LoadedModel) -> float:

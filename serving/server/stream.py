@@ -11,16 +11,18 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from serving.protocol import MEDIA_TYPE, Chunk, Header, encode
+from serving.server.access import caller_of
 from serving.server.scheduler import Job
 
+UNREAD_SECONDS = 120.0  # after which an answer that nobody reads is ended; the client resumes it
 T = TypeVar("T")
 
 
 class JobResponse(StreamingResponse):
-    """Streams a job's chunks; whoever goes away leaves no work behind.
+    """Streams a job's chunks; whoever goes away, or stops reading, leaves no work behind.
 
     Args:
         header: Of the stream.
@@ -37,9 +39,23 @@ class JobResponse(StreamingResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the answer."""
+        """Sends the answer.
+
+        Raises:
+            ClientDisconnect: nothing was read for ``UNREAD_SECONDS``, or the caller went away.
+        """
+
+        async def read_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(UNREAD_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                # Readers who stop would take all the places of those who wait, for ever.
+                caller_of(scope).facts["ended"] = f"not read for {UNREAD_SECONDS:g} s"
+                raise ClientDisconnect from None
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, read_in_time)
         finally:  # not in the stream: one that was never begun is never ended either
             self._job.close()
 

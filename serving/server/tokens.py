@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import secrets
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ PREFIX = "fga_"
 ROLES = ("generate", "admin")
 MOST_OF_A_NAME = 2  # the old and the new one, while they are exchanged
 LONGEST_HEADER = 200
+DAMAGED_SECONDS = 60.0  # for which the former tokens stay valid when their file cannot be read
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 log = logging.getLogger(__name__)
@@ -80,8 +82,16 @@ def parse_tokens(text: str) -> tuple[Token, ...]:
     Raises:
         ConfigError: no TOML, an unknown key, a bad value, no token, or a name more than twice.
     """
+    tokens = _entries(text)
+    if not tokens:
+        raise _bad("there is no token", "at least one [[token]]")
+    return tokens
+
+
+def _entries(text: str) -> tuple[Token, ...]:
+    """As ``parse_tokens``, but no token at all is a file whose last one was removed."""
     try:
-        entries = tomllib.loads(text)["token"]
+        entries = tomllib.loads(text).get("token", [])
         tokens = tuple(Token(**entry) for entry in entries)
     except ConfigError:
         raise
@@ -89,8 +99,6 @@ def parse_tokens(text: str) -> tuple[Token, ...]:
         raise _bad(f"the tokens cannot be read: {type(error).__name__}", "[[token]] tables") from (
             error
         )
-    if not tokens:
-        raise _bad("there is no token", "at least one [[token]]")
     names = Counter(token.name for token in tokens)
     often = sorted(name for name, n in names.items() if n > MOST_OF_A_NAME)
     if often:
@@ -103,7 +111,7 @@ def _bad(what: str, allowed: str) -> ConfigError:
 
 
 class TokenStore:
-    """The tokens that are valid now.
+    """The tokens that are valid now: none, where the text has none any more or its file is gone.
 
     Args:
         read: Gives the file's text; called again whenever ``stamp`` changes.
@@ -117,6 +125,7 @@ class TokenStore:
         self._read, self._stamp = read, stamp
         self._seen = stamp()
         self._tokens = parse_tokens(read())
+        self._until: float | None = None  # when damaged: the end of the former tokens, monotonic s
 
     @classmethod
     def of_file(cls, path: Path) -> TokenStore:
@@ -158,16 +167,28 @@ class TokenStore:
         return found
 
     def _refresh(self) -> None:
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return
-        self._seen = stamp
+        if (stamp := self._stamp()) != self._seen:
+            self._read_again(stamp)
+        if self._until is not None and time.monotonic() >= self._until:
+            self._tokens = ()  # a revoked token must not live on behind a mistake in the file
+
+    def _read_again(self, stamp: object) -> None:
         try:
-            self._tokens = parse_tokens(self._read())
+            text = self._read()
+            self._seen = stamp
+            self._tokens, self._until = _entries(text), None
             log.info("tokens read again: %d", len(self._tokens))
+        except FileNotFoundError:
+            self._seen, self._tokens, self._until = stamp, (), None
+            log.error("the file of tokens is gone: nobody is let in")
         except (OSError, ValueError, ConfigError) as error:
             # A file that is just being written must not lock everyone out.
-            log.error("the tokens changed, but cannot be read; the former stay valid: %s", error)
+            if self._until is None:
+                self._until = time.monotonic() + DAMAGED_SECONDS
+            log.error(
+                "the tokens changed, but cannot be read; the former are valid for %g s more: %s",
+                max(0.0, self._until - time.monotonic()), error,
+            )  # fmt: skip
 
 
 def find_store(path: str | None, environment: Mapping[str, str] | None = None) -> TokenStore | None:
@@ -229,4 +250,5 @@ def _stamp(path: Path) -> object:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    # st_ctime: a change of the permissions alone may make it readable, or not.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -21,7 +21,6 @@ from schemathesis.specs.openapi.checks import (
 
 from fastgan_aug.engines.mlflow_server import free_port
 from serving.server.app import create_app
-from serving.server.scheduler import Scheduler
 from serving.server.tokens import TokenStore, entry_text, make_token
 from tests.served import TWO_COUNTS, TWO_FACTORS, FolderModels, lineage, tiny_checkpoint
 
@@ -30,18 +29,18 @@ CHECKS = (
     not_a_server_error, status_code_conformance, content_type_conformance,
     response_headers_conformance, response_schema_conformance,
 )  # fmt: skip
-SECRET, ENTRY = make_token("lab", "admin", requests_per_minute=6000)
+LAB, SLOW = make_token("lab", "admin"), make_token("slow", "admin", requests_per_minute=5)
+CALLERS = {"lab": LAB[0], "slow": SLOW[0], "unknown": "fga_wrong"}
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> Iterator[str]:
-    """The application on a real server; small limits, so that they are met."""
+    """The application on a real server; few images of an answer, few requests of one token."""
     folder = tmp_path_factory.mktemp("model") / "checkpoint"
     app = create_app(
         FolderModels(tiny_checkpoint(folder, lineage(TWO_FACTORS, TWO_COUNTS))),
         most_images=200,
-        tokens=TokenStore(lambda: entry_text(ENTRY), lambda: None),
-        scheduler=Scheduler(most_requests=8),
+        tokens=TokenStore(lambda: entry_text(LAB[1]) + entry_text(SLOW[1]), lambda: None),
     )
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
@@ -67,15 +66,14 @@ def test_every_path_is_drawn_from(description):
     assert set(description.raw_schema["paths"]) == set(PATHS)
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("caller", list(CALLERS))
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("path", PATHS)
-def test_what_is_drawn_is_answered_as_described(description, path, mode, known):
+def test_what_is_drawn_is_answered_as_described(description, path, mode, caller):
     (method,) = description.raw_schema["paths"][path]
     operation = description[path][method.upper()]
     if mode is GenerationMode.NEGATIVE and method == "get" and path != "/v1/model":
         return  # nothing that could be wrong
-    token = SECRET if known else "fga_wrong"
     seen: set[int] = set()
 
     @settings(
@@ -92,15 +90,17 @@ def test_what_is_drawn_is_answered_as_described(description, path, mode, known):
     def run(case, counts) -> None:
         if method == "post" and counts is not None and isinstance(case.body, dict):
             case.body["counts"] = counts  # cells that the model has: some are answered with images
-        response = case.call(headers={"authorization": f"Bearer {token}"})
+        response = case.call(headers={"authorization": f"Bearer {CALLERS[caller]}"})
         case.validate_response(response, checks=CHECKS)
         seen.add(response.status_code)
         assert response.status_code != 500
-        if response.status_code in (429, 503):
+        if response.status_code == 429:
             assert int(response.headers["retry-after"][0]) >= 1
 
     run()
-    if not known and "health" not in path:
+    if caller == "unknown" and "health" not in path:
         assert seen == {401}
+    elif caller == "slow" and "health" not in path:
+        assert 429 in seen
     elif method == "post":
         assert seen >= ({200, 422} if mode is GenerationMode.POSITIVE else {422})
