@@ -44,7 +44,8 @@ class World:
     Attributes:
         folds: How many.
         overlapping: Whether the folds are a cross-validation's: a fold's training set is all blocks
-            of patients but its own, so any two share most; else each has one of its own.
+            of patients but its own, so any two share most, and it validates on the patients whom
+            the fold before it tests; else each has training and validation patients of its own.
         seeds: Fits of each arm in each fold.
         patients: Test patients of a fold.
         training: SD of what a training set does to margin and biases, in logits.
@@ -68,16 +69,18 @@ def simulate(
     of_seed = random.normal(0, world.seed, (*shape, world.seeds, 4))
     outcomes, truths = list[Outcome](), list[Truth]()
     n_train = world.patients * SLICES * max(world.folds - 1, 1)
-    for fold in range(world.folds):
-        truth, shared = _slices(world, fold, random)
-        truths.append(truth)
-        tested = len(truth.test_labels)
-        own = random.normal(0, ARM_PATIENT, (len(arms), world.patients * 2, 3))
+    tested = world.patients * SLICES
+    drawn = [_drawn(world, len(arms), random) for _ in range(world.folds)]
+    if world.overlapping:
+        # A fold validates on patients whom another one tests: the same slices, as hard as there.
+        drawn = [one.validated_on(drawn[fold - 1], tested) for fold, one in enumerate(drawn)]
+    codes = np.arange(2 * world.patients).repeat(SLICES)
+    for fold, of in enumerate(drawn):
+        labels = of.labels
+        truths.append(Truth(fold, labels[tested:], labels[:tested], codes[tested:], codes[:tested]))
         for a, arm in enumerate(arms):
             moved = of_training[a, fold] + of_seed[a, fold]  # (S, margin and three biases)
-            left = random.normal(0, LEFT, (world.seeds, len(shared), 3))
-            logits = shared + own[a].repeat(SLICES, axis=0) + left + moved[:, None, 1:]
-            labels = np.concatenate([truth.test_labels, truth.validation_labels])
+            logits = of.hard[a] + of.left[a] + moved[:, None, 1:]
             margin = np.asarray(MARGINS)[labels] + arm.shift + moved[:, :1]
             logits[:, np.arange(len(labels)), labels] += margin
             chances = _softmax(logits)
@@ -89,6 +92,38 @@ def simulate(
     return outcomes, truths
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """Slices of a fold, test first, then validation.
+
+    Attributes:
+        labels: (N,) classes.
+        hard: (A, N, 3) logits that every fit of an arm shares: of the slice, its patient, the arm.
+        left: (A, S, N, 3) logits of each fit alone.
+    """
+
+    labels: NDArray[np.int64]
+    hard: NDArray[np.float64]
+    left: NDArray[np.float64]
+
+    def validated_on(self, other: _Drawn, tested: int) -> _Drawn:
+        """The same test; the validation is the other's test, predicted by this fold's fits."""
+        labels = np.concatenate([self.labels[:tested], other.labels[:tested]])
+        hard = np.concatenate([self.hard[:, :tested], other.hard[:, :tested]], axis=1)
+        return replace(self, labels=labels, hard=hard)
+
+
+def _drawn(world: World, arms: int, random: np.random.Generator) -> _Drawn:
+    """Test and validation patients of a fold, and how hard their slices are."""
+    n = 2 * world.patients
+    labels = random.choice(3, size=n, p=SHARES).repeat(SLICES)
+    hard = random.normal(0, PATIENT, (n, 3)).repeat(SLICES, axis=0)
+    shared = hard + random.normal(0, SLICE, (len(labels), 3))
+    own = random.normal(0, ARM_PATIENT, (arms, n, 3)).repeat(SLICES, axis=1)
+    left = random.normal(0, LEFT, (arms, world.seeds, len(labels), 3))
+    return _Drawn(labels, shared + own, left)
+
+
 def _of_training(world: World, arms: int, random: np.random.Generator) -> NDArray[np.float64]:
     """(arms, F, 1, 4) of independent training sets, or of all blocks of patients but one."""
     blocks = random.normal(0, world.training, (arms, world.folds, 1, 4))
@@ -96,19 +131,6 @@ def _of_training(world: World, arms: int, random: np.random.Generator) -> NDArra
         return blocks
     others = blocks.sum(axis=1, keepdims=True) - blocks
     return np.asarray(others / np.sqrt(world.folds - 1))
-
-
-def _slices(
-    world: World, fold: int, random: np.random.Generator
-) -> tuple[Truth, NDArray[np.float64]]:
-    """Test and validation patients of a fold, and how hard their slices are for everybody."""
-    n = world.patients
-    labels = random.choice(3, size=2 * n, p=SHARES).repeat(SLICES)
-    codes = np.arange(2 * n).repeat(SLICES)
-    hard = random.normal(0, PATIENT, (2 * n, 3)).repeat(SLICES, axis=0)
-    cut = n * SLICES
-    truth = Truth(fold, labels[cut:], labels[:cut], codes[cut:], codes[:cut])
-    return truth, hard + random.normal(0, SLICE, (len(labels), 3))
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -123,7 +123,7 @@ def arms_of(case: Case, shift: float, oracle: float) -> tuple[SimulatedArm, ...]
     if not case.planted:
         return (*real, *synthetic)
     synthetic[0] = SimulatedArm("synthetic 0", "synthetic", "0", shift=shift)
-    return (*real, *synthetic, SimulatedArm("oracle", "oracle", shift=oracle))
+    return (*real, *synthetic, SimulatedArm("oracle", "oracle", "fill", shift=oracle))
 
 
 def run_case(case: Case, runs: int, shift: float = 0.0, oracle: float = 0.0) -> Found:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from downstream.report import ArmScores
 from downstream.score_table import ArmTable, mean_validation
-from downstream.scores import calibration_error, mean_of_present
+from downstream.scores import mean_of_present
 from downstream.statistics.bootstrap import estimate
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def arm_scores(table: ArmTable, arm: ArmFacts, classes: Sequence[str]) -> ArmSco
         },
         auroc=_of_present(table.auroc, classes),
         auprc=_of_present(table.auprc, classes),
-        ece=calibration_error(table.calibration),
+        ece=float(table.ece.mean()),
         confusion=tuple(tuple(float(v) for v in row) for row in table.confusion),
         reliability=_reliability(table.calibration),
         each=tuple(tuple(float(v) for v in row) for row in table.macro_f1),

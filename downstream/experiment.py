@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from downstream.arms.arm import Arm
 from downstream.arms.catalogue import arms_named
 from downstream.classifiers.catalogue import check_classifiers, classifier_named
 from downstream.classifiers.kind import Kind
-from downstream.fold import VALIDATION_FRACTION, Fold, Part, nobody
+from downstream.fold import Fold, Part, held_back, nobody
 from downstream.judging import JudgeSettings, judge
 from downstream.material import Material, SyntheticSource
 from downstream.outcome import Outcome, Truth
@@ -22,10 +23,8 @@ from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import BY_PATIENT
-from fastgan_aug.data.split import split_by_patient
 from fastgan_aug.errors import DataError
 from fastgan_aug.quality.likeness.classifier import FitSettings
-from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 log = logging.getLogger(__name__)
 UNCHECKED = "the patients the model saw are not known: it may have seen the test patients"
@@ -48,8 +47,10 @@ def run_experiment(
 ) -> UsefulnessReport:
     """Fits the classifier for each arm and seed and judges it on the test patients.
 
-    A validation part of the training patients is not fitted on: the rival of the synthetic arms,
-    the best arm without synthetic slices, is chosen on it, never on the test.
+    The rival of the synthetic arms, the best arm without synthetic slices, is chosen on a
+    validation part of the training patients by fits without it, never on the test. Then every arm
+    is fitted on all training patients: the generator saw them all, and an arm that did not would
+    lack what synthetic slices may carry of them.
 
     Args:
         train: Real slices of the training patients, the ones the model saw.
@@ -61,39 +62,49 @@ def run_experiment(
             is NO EVIDENCE.
         unsafe_no_groups: Takes data without patients too; every verdict is then NO EVIDENCE.
         filtered: Source through the version's filter, for the arms that want one.
-        progress: Told of each fit.
+        progress: Told of each fit, those that the rival is chosen by included.
 
     Raises:
         LeakageError: training data or the model share a patient with the test, or synthetic
             slices stand where real ones belong.
         PseudonymKeysDiffer: the model's or a side's pseudonyms come from another key.
-        DataError: the data have no patients, or too few classes or slices.
+        DataError: the data have no patients, or too few classes or slices, or an arm of real slices
+            cannot be made of them.
     """
     factor = config.factor or train.meta.space.names[-1]
     Fold(0, train, nobody(train), test, seen).check(unsafe_no_groups=unsafe_no_groups)
     arms = arms_named(config.arms)
     part, held = _validation_part(train, factor)
-    material = Material.of(part, factor, rules, synthetic, filtered)
-    validation, tested = (Part.of(p, factor) for p in (held, test))
+    whole, fewer = (Material.of(of, factor, rules, synthetic, filtered) for of in (train, part))
+    for material in (whole, fewer):
+        check_arms(arms, material)
+    validation, tested, none = (Part.of(p, factor) for p in (held, test, nobody(train)))
     fits = [(*pair, seed) for pair in tried(config.classifiers, arms) for seed in config.seeds]
-    outcomes = []
-    for done, (kind, arm, seed) in enumerate(fits):
+    rivals = [fit for fit in fits if fit[1].source == "real"] if len(held) else []
+    found = []
+    for done, (kind, arm, seed) in enumerate([*rivals, *fits]):
         if progress is not None:
-            progress(f"{kind.name}, {arm.name}, seed {seed}", done, len(fits))
-        outcomes.append(fit_and_predict(kind, arm, material, validation, tested, config, seed))
+            progress(f"{kind.name}, {arm.name}, seed {seed}", done, len(rivals) + len(fits))
+        sides = (fewer, validation, none) if done < len(rivals) else (whole, none, tested)
+        found.append(fit_and_predict(kind, arm, *sides, config, seed))
+    chosen_by = {(o.classifier, o.arm, o.seed): o.validation for o in found[: len(rivals)]}
+    outcomes = [
+        replace(o, validation=chosen_by.get((o.classifier, o.arm, o.seed), o.validation))
+        for o in found[len(rivals) :]
+    ]
     truth = Truth(0, validation.labels, tested.labels, validation.patients, tested.patients)
     settings = JudgeSettings(
         bootstrap=config.bootstrap,
         choose_synthetic=False,  # the generator saw all training patients
         caveat=_caveat(train, test, seen),
-        notes=tuple(_notes(train, material, seen)),
+        notes=tuple(_notes(train, whole, seen)),
         provenance={
             "factor": factor, "train_digest": train.digest, "test_digest": test.digest,
-            "train_slices": dict(zip(material.classes, material.counts.tolist(), strict=True)),
+            "train_slices": dict(zip(whole.classes, whole.counts.tolist(), strict=True)),
             "steps": config.steps, "batch": config.batch,
         },
     )  # fmt: skip
-    return judge(outcomes, [truth], arms, material.classes, settings)
+    return judge(outcomes, [truth], arms, whole.classes, settings)
 
 
 def tried(classifiers: Sequence[str], arms: Sequence[Arm]) -> list[tuple[Kind, Arm]]:
@@ -110,6 +121,17 @@ def tried(classifiers: Sequence[str], arms: Sequence[Arm]) -> list[tuple[Kind, A
             log.warning("%s cannot: %s", kind.name, ", ".join(left))
         found += [(kind, arm) for arm in able]
     return found
+
+
+def check_arms(arms: Sequence[Arm], material: Material) -> None:
+    """Prepares the arms of real slices once: none is to refuse the data after hours of fits.
+
+    Raises:
+        DataError: one cannot be made of these slices; the message names what it lacks.
+    """
+    for arm in arms:
+        if arm.source == "real":
+            arm.prepare(material, 0)
 
 
 def _caveat(train: Dataset, test: Dataset, seen: SeenPatients | None) -> str:
@@ -133,13 +155,10 @@ def _notes(train: Dataset, material: Material, seen: SeenPatients | None) -> Ite
 def _validation_part(train: Dataset, factor: str) -> tuple[Dataset, Dataset]:
     """What is fitted on, and the patients the rival is chosen on; none where they are too few."""
     try:
-        part, held = split_by_patient(train, VALIDATION_FRACTION, seed=0, unsafe_no_groups=True)
-        if not held.labelled.any() or len(set(class_labels(part, factor))) < 2:
-            raise DataError("the training data are too few for a validation part")
-    except (DataError, ValueError) as error:
+        return held_back(train, 0, factor, unsafe_no_groups=True)
+    except DataError as error:
         log.warning("no validation part: %s", error)
         return train, nobody(train)
-    return part, held
 
 
 def fit_and_predict(

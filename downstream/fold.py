@@ -221,9 +221,7 @@ def nested_fold(
 ) -> Fold:
     """A fold whose validation patients are taken from those who are not tested.
 
-    A validation part that lacks a class that is there to be learnt would choose arms by the other
-    classes alone. So where that class has a single patient, all stay in the training part, and the
-    validation is left without rows: nothing is then chosen in this fold.
+    See ``held_back``: there may be no validation part.
 
     Args:
         dataset: Everything.
@@ -238,10 +236,31 @@ def nested_fold(
     """
     inside = np.isin(dataset.column("patient_id").astype(str), np.asarray(test_patients, np.str_))
     rest, test = dataset.take(~inside), dataset.take(inside)
+    train, validation = held_back(rest, seed, factor, unsafe_no_groups=unsafe_no_groups)
+    return Fold(number, train, validation, test)
+
+
+def held_back(
+    rest: Dataset, seed: int, factor: str, *, unsafe_no_groups: bool = False
+) -> tuple[Dataset, Dataset]:
+    """Training and validation part of the patients who are not tested.
+
+    A validation part that lacks a class that is there to be learnt would choose arms by the other
+    classes alone, and one that holds all of a class would leave none to be learnt. So where that
+    class has a single patient, all stay in the training part, and the validation is left without
+    rows: nothing is then chosen.
+
+    Args:
+        rest: Slices of these patients.
+        seed: Of the split.
+        factor: Whose values are the classes.
+        unsafe_no_groups: Takes data without patients.
+
+    Raises:
+        DataError: too few patients.
+    """
     train, validation = split_by_patient(
         rest, VALIDATION_FRACTION, seed, unsafe_no_groups=unsafe_no_groups
     )
-    known, held = (patients_per_class(part, factor).keys() for part in (rest, validation))
-    if known != held:
-        return Fold(number, rest, nobody(rest), test)
-    return Fold(number, train, validation, test)
+    known, *held = (patients_per_class(part, factor).keys() for part in (rest, train, validation))
+    return (train, validation) if held == [known, known] else (rest, nobody(rest))

@@ -1,7 +1,8 @@
 """From what every fit predicted to what may be said of the synthetic slices.
 
 Everything that is chosen, the rival and the synthetic arm with its ratio, is chosen on validation
-slices; the test is looked at once, by what was chosen before.
+slices; a fold's test is looked at once, by what was chosen before. Folds of one data set test the
+patients that other folds validate on: the report says so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from downstream.statistics.paired import (
     paired_test,
     within_fold,
 )
-from downstream.verdict import MINIMUM_PATIENTS, verdict
+from downstream.verdict import MINIMUM_PATIENTS, MINIMUM_SEEDS, verdict
 from fastgan_aug.errors import DataError
 
 Source = Literal["real", "synthetic", "oracle"]
@@ -114,12 +115,9 @@ def judge(
         for name in dict.fromkeys(o.classifier for o in outcomes)
     }
     tables = [
-        score_table(
-            [o for o in outcomes if o.classifier == classifier], truths, [a.name for a in tried],
-            len(classes), resamplings=settings.bootstrap, seed=settings.seed,
-        )
+        _table(classifier, outcomes, truths, tried, len(classes), settings)
         for classifier, tried in able.items()
-    ]  # fmt: skip
+    ]
     if not tables:
         raise DataError("there are no outcomes to judge", do="run the fits first")
     slices = sum(np.bincount(t.test_labels, minlength=len(classes)) for t in truths)
@@ -149,6 +147,21 @@ def arms_of(
     return [arm for arm in arms if arm.name in tried]
 
 
+def _table(
+    classifier: str,
+    outcomes: Sequence[Outcome],
+    truths: Sequence[Truth],
+    arms: Sequence[ArmFacts],
+    n_classes: int,
+    settings: JudgeSettings,
+) -> ScoreTable:
+    fixed = () if settings.choose_synthetic else [a.name for a in arms if a.source == "synthetic"]
+    return score_table(
+        [o for o in outcomes if o.classifier == classifier], truths, [a.name for a in arms],
+        n_classes, resamplings=settings.bootstrap, seed=settings.seed, fixed=fixed,
+    )  # fmt: skip
+
+
 def _notes(
     table: ScoreTable,
     truths: Sequence[Truth],
@@ -167,6 +180,11 @@ def _notes(
             f"The rarest class has {few} test patients, fewer than {MINIMUM_PATIENTS}: whatever "
             "the scores, the verdict is NO EVIDENCE."
         )
+    if (seeds := len(table.seeds)) < MINIMUM_SEEDS:
+        found.append(
+            f"Seeds of each arm: {seeds}, fewer than {MINIMUM_SEEDS}: whatever the scores, the "
+            "verdict is NO EVIDENCE."
+        )
     if bare := [str(t.fold) for t in truths if not len(t.validation_labels)]:
         found.append(
             f"Folds without a validation part: {', '.join(bare)} of {len(truths)}. Some class has "
@@ -183,6 +201,12 @@ def _notes(
             "The folds' training sets overlap: intervals are those of the corrected resampled "
             "t test (Nadeau and Bengio 2003)."
         )
+        if any(len(t.validation_labels) for t in truths):
+            found.append(
+                "A fold's validation patients are tested in other folds: over all folds, rival and "
+                "synthetic arm are not chosen independently of the test, and the chosen arm's gain "
+                "may be too large. The verdicts count all arms (Holm), whichever is chosen."
+            )
     return found
 
 
@@ -200,6 +224,8 @@ def _judgement(
     synthetic = [arm for arm in arms if arm.source == "synthetic"]
     n_rivals = sum(arm.source == "real" for arm in arms)
     adjusted = holm([tests[arm.name].p for arm in synthetic])
+    enough = min(patients) >= MINIMUM_PATIENTS and len(table.seeds) >= MINIMUM_SEEDS
+    can_help = enough and not settings.caveat
     comparisons = []
     for arm, p in zip(synthetic, adjusted, strict=True):
         test, oracle = tests[arm.name], _oracle_of(arm, arms)
@@ -211,7 +237,7 @@ def _judgement(
         comparisons.append(
             Comparison(
                 arm.name, rival, test, bootstrap, word, why, p, len(synthetic),
-                detectable(test.se, test.df, len(synthetic)),
+                detectable(test.se, test.df, len(synthetic)) if can_help else None,
                 oracle.name if oracle else None,
                 _recovered(table, precision, tests, arm.name, oracle.name) if oracle else None,
             )
@@ -328,11 +354,7 @@ def learning_curve(
             tried = arms_of(classifier, outcomes, arms)
             if arm not in [a.name for a in tried]:
                 continue
-            table = score_table(
-                [o for o in outcomes if o.classifier == classifier], truths,
-                [a.name for a in tried], len(classes),
-                resamplings=settings.bootstrap, seed=settings.seed,
-            )  # fmt: skip
+            table = _table(classifier, outcomes, truths, tried, len(classes), settings)
             rival = _choose(table, tried, settings.choose_synthetic)[0]
             gain = _test(table, _precision(table, rival, settings.independent), arm, rival)
             one = table.arms[arm]

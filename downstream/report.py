@@ -33,9 +33,10 @@ class ArmScores:
         recall: Per class in the test.
         auroc: Per class in the test, one against the others.
         auprc: Likewise, average precision.
-        ece: Expected calibration error of the likeliest class, ten bins.
+        ece: Expected calibration error of the likeliest class, ten bins, mean over the fits.
         confusion: (C, C) rows true, columns predicted: slices of all folds, mean over the seeds.
-        reliability: Ten rows: slices, mean probability of the likeliest class, share it was right.
+        reliability: Ten rows, all fits together: slices, mean probability of the likeliest class,
+            share it was right.
         each: Macro-F1 of every fold (rows) and seed (columns).
     """
 
@@ -78,7 +79,8 @@ class Comparison:
         p: Two-sided, adjusted for the number of synthetic arms (Holm 1979).
         tests: That number.
         detectable: The smallest true gain that this test would have found with a power of 0.8; None
-            where nothing varied.
+            where nothing varied, or where no gain would have been called HELPS: too few patients or
+            seeds, or a caveat.
         oracle: The oracle's arm like it: of the same ratio, or else the one that fills.
         recovered: Share of that one's gain that the arm recovers (Fieller 1954); None without one.
     """

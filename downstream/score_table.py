@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from downstream.outcome import Outcome, Truth
 from downstream.scores import (
     balanced_accuracy,
     calibration,
+    calibration_error,
     confusions,
     macro_f1,
     mean_of_present,
@@ -36,6 +37,7 @@ class ArmTable:
         auroc: (F, S, C), likewise.
         auprc: (F, S, C), likewise.
         confusion: (C, C) slices of all folds, mean over the seeds.
+        ece: (F, S) expected calibration error.
         calibration: (BINS, 3) sums over all fits.
         resampled: (R, 2 + C) macro-F1, balanced accuracy, recalls, both levels resampled.
         patients_resampled: (R, F, S) macro-F1, test patients resampled alone.
@@ -49,6 +51,7 @@ class ArmTable:
     auroc: NDArray[np.float64]
     auprc: NDArray[np.float64]
     confusion: NDArray[np.float64]
+    ece: NDArray[np.float64]
     calibration: NDArray[np.float64]
     resampled: NDArray[np.float64]
     patients_resampled: NDArray[np.float64]
@@ -93,6 +96,7 @@ def score_table(
     *,
     resamplings: int,
     seed: int = 0,
+    fixed: Collection[str] = (),
 ) -> ScoreTable:
     """Scores every fit of one classifier.
 
@@ -103,6 +107,7 @@ def score_table(
         n_classes: C.
         resamplings: Of the bootstrap.
         seed: Of its draws.
+        fixed: Arms that are not chosen on the validation, and may have predicted nothing there.
 
     Raises:
         DataError: an outcome is missing, there twice or of other slices; a test is empty.
@@ -112,7 +117,8 @@ def score_table(
     seeds = tuple(sorted({o.seed for o in outcomes}))
     grid = _grid(outcomes, arms, folds, seeds)
     for outcome in grid.values():
-        _check_fits(outcome, known.get(outcome.fold), n_classes)
+        unasked = outcome.arm in fixed and not len(outcome.validation)
+        _check_fits(outcome, known.get(outcome.fold), n_classes, unasked)
     owners = [np.unique(known[f].test_patients, return_inverse=True)[1] for f in folds]
     draws = draw([int(o.max()) + 1 for o in owners], len(seeds), resamplings, seed)
     fits = {
@@ -155,10 +161,11 @@ def _grid(
     return {(o.arm, o.fold, o.seed): o for o in outcomes if o.arm in arms}
 
 
-def _check_fits(outcome: Outcome, truth: Truth | None, n_classes: int) -> None:
+def _check_fits(outcome: Outcome, truth: Truth | None, n_classes: int, unasked: bool) -> None:
     if truth is None or not len(truth.test_labels):
         raise DataError(f"fold {outcome.fold} has no test slices", do="make folds with a test")
-    shapes = (len(truth.validation_labels), n_classes), (len(truth.test_labels), n_classes)
+    held = 0 if unasked else len(truth.validation_labels)
+    shapes = (held, n_classes), (len(truth.test_labels), n_classes)
     if (outcome.validation.shape, outcome.test.shape) != shapes:
         raise DataError(
             f"{outcome.arm!r} of fold {outcome.fold} predicted {outcome.validation.shape} and "
@@ -178,16 +185,14 @@ def _arm_table(
     draws: Draws,
     n_classes: int,
 ) -> ArmTable:
-    by_patient, rankings = [], []
-    reliability = np.zeros(())
+    by_patient, rankings, reliability = [], [], []
     validation = np.full((len(fits), len(fits[0])), np.nan)
     for i, (of_fold, truth, owner) in enumerate(zip(fits, truths, owners, strict=True)):
         predicted = np.stack([o.test.argmax(axis=1) for o in of_fold])
         by_patient.append(confusions(truth.test_labels, predicted, owner, n_classes))
         rankings.append([ranking(truth.test_labels, o.test) for o in of_fold])
-        tables = [calibration(truth.test_labels, o.test) for o in of_fold]
-        reliability = reliability + np.sum(tables, axis=0)
-        if len(truth.validation_labels):
+        reliability.append([calibration(truth.test_labels, o.test) for o in of_fold])
+        if len(of_fold[0].validation):
             chosen = np.stack([o.validation.argmax(axis=1) for o in of_fold])
             one = np.zeros(len(truth.validation_labels), np.int64)
             matrix = confusions(truth.validation_labels, chosen, one, n_classes)[:, 0]
@@ -203,7 +208,9 @@ def _arm_table(
         auroc=np.asarray([[r.auroc for r in of_fold] for of_fold in rankings]),
         auprc=np.asarray([[r.auprc for r in of_fold] for of_fold in rankings]),
         confusion=whole.mean(axis=1).sum(axis=0),
-        calibration=reliability,
+        # Of each fit: pooled, one that is too sure and one that is too unsure would cancel.
+        ece=np.asarray([[calibration_error(t) for t in of_fold] for of_fold in reliability]),
+        calibration=np.sum(reliability, axis=(0, 1)),
         resampled=both,
         patients_resampled=patients,
     )

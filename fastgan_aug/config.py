@@ -169,14 +169,14 @@ class DownstreamConfig(_Section):
     Attributes:
         factor: The factor to predict; None is the last one.
         folds: Outer folds, each with test patients and a generator of its own; never more than
-            the rarest class has patients, so that a large number leaves one of each class out.
+            the rarest class has patients, so that with a large number each tests one of these.
         seeds: One fit per arm and seed.
         steps: Optimiser steps of every fit, the same for all arms.
         batch: Slices per step.
         learning_rate: Peak of the one-cycle schedule.
         width: Feature maps of the classifier's first layer.
         bootstrap: Resamplings of folds, seeds and test patients for the intervals.
-        arms: Names of the arms that are compared (`downstream.arms`); none names the usual four.
+        arms: Names of the arms that are compared (`downstream.arms`); none names the usual five.
         classifiers: Each arm is fitted with each of these: `small-cnn`, `residual`, `boosting`, or
             the import path of one's own torch module or scikit-learn estimator.
     """

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from downstream.arms.augmentation import classical_augmentation
-from downstream.classifiers.boosting import COPIES, ROUNDS, Boosting, slice_weights, tabulated
+from downstream.classifiers.boosting import COPIES, Boosting, slice_weights, tabulated
 from fastgan_aug.errors import ConfigError, DataError
 from tests.fitting import QUICK, bright_or_dark
 
@@ -55,21 +55,12 @@ def test_a_mixture_counts_for_both_labels_by_their_shares() -> None:
         assert not np.array_equal(labels[one], labels[other])
 
 
-def test_a_pre_training_gives_the_first_half_of_the_trees() -> None:
-    fit = bright_or_dark(0)
-    wrong = replace(fit, labels=1 - fit.labels)
-    both = Boosting().fit(replace(wrong, pretraining=fit), 2, QUICK, 0)
-    assert both.trees.n_iter_ == ROUNDS
-    alone = Boosting().fit(fit, 2, QUICK, 0).trees
-    first = [trees for _, trees in zip(range(ROUNDS // 2), both.trees._predictors, strict=False)]
-    for (one,), (same,) in zip(first, alone._predictors, strict=False):
-        assert np.array_equal(one.nodes["value"], same.nodes["value"])
-
-
 def test_what_it_cannot_is_refused() -> None:
     fit = bright_or_dark(0)
     with pytest.raises(ConfigError, match="focal loss"):
         Boosting().fit(replace(fit, focal_gamma=2.0), 2, QUICK, 0)
+    with pytest.raises(ConfigError, match="pre-training"):
+        Boosting().fit(replace(fit, pretraining=fit), 2, QUICK, 0)
     with pytest.raises(DataError, match="fewer than two classes"):
         Boosting().fit(replace(fit, labels=np.zeros_like(fit.labels)), 2, QUICK, 0)
 

@@ -68,6 +68,14 @@ def test_the_caveat_stands_on_top(report: UsefulnessReport, tmp_path: Path) -> N
     assert text.index(caveat) < text.index('class="verdict')
 
 
+def test_no_gain_is_promised_where_none_can_help(report: UsefulnessReport, tmp_path: Path) -> None:
+    assert "would have been found four times" in page(report, tmp_path)
+    outcomes, truths = simulate(replace(WORLD, seeds=2), ARMS, np.random.default_rng(0))
+    text = page(judge(outcomes, truths, ARMS, CLASSES, QUICK), tmp_path)
+    assert "found four times" not in text
+    assert "Seeds of each arm: 2, fewer than 3" in text
+
+
 def test_without_slices_or_synthetic_arms_there_is_a_page(
     report: UsefulnessReport, tmp_path: Path
 ) -> None:

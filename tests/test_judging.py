@@ -12,6 +12,7 @@ from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, simulate
 from downstream.judging import JudgeSettings, judge
 from downstream.outcome import Outcome, Truth
 from downstream.report import UsefulnessReport, usefulness_table
+from downstream.scores import calibration, calibration_error
 from fastgan_aug.errors import DataError
 
 ARMS = (
@@ -138,6 +139,53 @@ def test_too_few_patients_are_said_and_cap_the_verdict(
     assert any("4 test patients, fewer than 5" in note for note in report.notes)
 
 
+def test_no_gain_is_said_to_be_found_where_no_gain_can_help(
+    tables: tuple[list[Outcome], list[Truth]], report: UsefulnessReport
+) -> None:
+    outcomes, truths = tables
+    few = [
+        replace(t, test_patients=np.where(t.test_labels == 0, 0, t.test_patients)) for t in truths
+    ]
+    two = [o for o in outcomes if o.seed < 2]
+    cases = (
+        judge(outcomes, few, ARMS, CLASSES, QUICK),
+        judge(two, truths, ARMS, CLASSES, QUICK),
+        judge(outcomes, truths, ARMS, CLASSES, replace(QUICK, caveat="nobody knows")),
+    )
+    for found in cases:
+        assert {c.detectable for c in found.judgements[0].comparisons} == {None}
+    assert any("Seeds of each arm: 2, fewer than 3" in note for note in cases[1].notes)
+    assert None not in {c.detectable for c in report.judgements[0].comparisons}
+
+
+def test_the_calibration_error_is_the_mean_over_fits(
+    tables: tuple[list[Outcome], list[Truth]], report: UsefulnessReport
+) -> None:
+    outcomes, truths = tables
+    for arm in report.judgements[0].arms:
+        errors = [
+            calibration_error(calibration(truths[o.fold].test_labels, o.test))
+            for o in outcomes if o.arm == arm.name
+        ]  # fmt: skip
+        assert arm.ece == pytest.approx(np.mean(errors))
+        assert sum(n for n, _, _ in arm.reliability) == len(errors) * len(truths[0].test_labels)
+
+
+def test_only_an_arm_that_is_fixed_beforehand_may_lack_a_validation(
+    tables: tuple[list[Outcome], list[Truth]],
+) -> None:
+    outcomes, truths = tables
+    bare = [replace(o, validation=o.validation[:0]) if o.arm == "fill" else o for o in outcomes]
+    with pytest.raises(DataError, match="'fill'"):
+        judge(bare, truths, ARMS, CLASSES, QUICK)
+    fixed = replace(QUICK, choose_synthetic=False)
+    (judgement,) = judge(bare, truths, ARMS, CLASSES, fixed).judgements
+    assert (judgement.rival, judgement.arm("fill").validation) == ("weights", None)
+    bare = [replace(o, validation=o.validation[:0]) if o.arm == "real" else o for o in outcomes]
+    with pytest.raises(DataError, match="'real'"):
+        judge(bare, truths, ARMS, CLASSES, fixed)
+
+
 def test_the_order_of_the_outcomes_does_not_matter(
     tables: tuple[list[Outcome], list[Truth]], report: UsefulnessReport
 ) -> None:
@@ -161,6 +209,8 @@ def test_overlapping_folds_have_wider_intervals(
 ) -> None:
     overlapping = judge(*tables, ARMS, CLASSES, replace(QUICK, independent=False))
     assert "Nadeau" in overlapping.notes[0]
+    assert "tested in other folds" in overlapping.notes[1]
+    assert not any("tested in other folds" in note for note in report.notes)
     ratio = np.sqrt((1 / 4 + 1 / 2) / (1 / 4))
     for one, other in zip(
         report.judgements[0].comparisons, overlapping.judgements[0].comparisons, strict=True

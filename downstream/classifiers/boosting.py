@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from downstream.arms.arm import FOCAL
+from downstream.arms.arm import FOCAL, PRETRAINING
 from downstream.classifiers.handcrafted import handcrafted
 from downstream.classifiers.kind import check_takes
 from downstream.material import Fit
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
 ROUNDS = 100
-"""Trees of each class, in all phases together."""
+"""Trees of each class."""
 COPIES = 4
 """Of each slice, changed anew, where an arm augments: trees see no batches."""
 
@@ -49,13 +49,13 @@ class Boosting:
     """Histogram gradient boosting (Ke et al. 2017) of depth-limited trees.
 
     What an arm changes in batches is done beforehand: slices are copied ``COPIES`` times where it
-    augments or mixes, sampling and class weights become weights of slices, a mixture counts for
-    both its labels by their shares (the same expected loss), and a pre-training gives the first
-    half of the trees.
+    augments or mixes, sampling and class weights become weights of slices, and a mixture counts for
+    both its labels by their shares (the same expected loss). There is no pre-training: trees that
+    go on with other slices would take the bins of these for their own.
     """
 
     name: str = "boosting"
-    cannot: frozenset[str] = frozenset({FOCAL})
+    cannot: frozenset[str] = frozenset({FOCAL, PRETRAINING})
 
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> FittedBoosting:
         """See ``Kind``; steps, batch, learning rate and width of ``settings`` are the networks'."""
@@ -66,19 +66,17 @@ class Boosting:
             raise DataError("the slices are of fewer than two classes", allowed="two or more")
         trees = HistGradientBoostingClassifier(
             max_leaf_nodes=15, min_samples_leaf=5, l2_regularization=1.0, early_stopping=False,
-            warm_start=True, random_state=seed, max_iter=0,
+            random_state=seed, max_iter=ROUNDS,
         )  # fmt: skip
-        for phase, rounds in fit.phases(ROUNDS):
-            trees.set_params(max_iter=trees.max_iter + rounds)
-            features, labels, weights = tabulated(phase, seed)
-            trees.fit(features, labels, sample_weight=weights)
+        features, labels, weights = tabulated(fit, seed)
+        trees.fit(features, labels, sample_weight=weights)
         return FittedBoosting(trees, n_classes)
 
 
 def tabulated(
     fit: Fit, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Features, labels and weights of what a phase is fitted on.
+    """Features, labels and weights of what is fitted on.
 
     Returns:
         (M, F) float64, (M,) classes, (M,) weights with a mean of 1.

@@ -93,9 +93,10 @@ def downstream_command(
         _judge_served(data, settings, url, model, tracking_uri, out, unsafe_no_groups, console)
         return
     sigterm_as_ctrl_c()
+    uri = tracking_uri or settings.tracking.uri
     asked = Nested(
         data.resolve(), settings, out.resolve(), workers or usable_cores(), ray,
-        None if budget is None else 60 * budget, tracking_uri, unsafe_no_groups,
+        None if budget is None else 60 * budget, uri, unsafe_no_groups,
     )  # fmt: skip
     if (found := run_nested(asked, console, dry_run=dry_run)) is not None:
         print_report(found.report, console)

@@ -48,23 +48,24 @@ def words_of(report: UsefulnessReport) -> dict[str, str]:
 def record_nested(asked: Nested, report: UsefulnessReport) -> None:
     """A run of its own that names the versions of the folds' generators.
 
-    The same report is told once, however often the command is given; what an outage left is sent
-    then.
+    The same report is told once, however often the command is given; what a kill or an outage left
+    is done then.
 
     Raises:
         StorageError: the record cannot be written.
         RegistryError: it could not be sent when the command was given again.
     """
+    from fastgan_aug.engines.mlflow_spool import Spool
     from fastgan_aug.engines.mlflow_tracking import RunTracker, replay
 
     if asked.tracking_uri is None:
         return
     digest = hashlib.sha256(report.to_json().encode()).hexdigest()
     folder = asked.out / "told" / digest[:12]
-    if folder.exists():
+    if any(entry.kind == "finish" for entry in Spool(folder).entries()):
         replay(folder, asked.tracking_uri)
         return
-    folder.mkdir(parents=True)
+    # What a killed command began is said again in the same run: MLflow takes it once.
     config = asked.config
     tracker = RunTracker(
         folder, uri=asked.tracking_uri, experiment=config.tracking.experiment,

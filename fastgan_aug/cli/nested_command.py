@@ -99,12 +99,14 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
         What was found; None for a dry run, or where the budget ended before one seed was complete.
 
     Raises:
+        DataError: a fold has too few slices for an arm; nothing was fitted yet.
         FastGANAugError: see ``engines.fold_generator`` and ``downstream.classifier_pieces``.
     """
     from fastgan_aug.engines.ray_cluster import ray_cluster
 
     begun, parts = time.monotonic(), asked.parts
     folds = [part.fold() for part in parts]
+    _check_arms(asked, folds)
     generators = generator_pieces(
         asked.data, asked.config, len(parts), asked.out, asked.tracking_uri,
         unsafe_no_groups=asked.unsafe_no_groups,
@@ -122,6 +124,18 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
     report = judged(asked, experiment, folds, records, console)
     images = {fold.number: fold.test.images[fold.test.labelled] for fold in folds}
     return None if report is None else Found(report, images)
+
+
+def _check_arms(asked: Nested, folds: Sequence[Fold]) -> None:
+    """Tries the arms of real slices on every fold."""
+    from downstream.arms.catalogue import arms_named
+    from downstream.classifier_pieces import factor_of, material_of
+    from downstream.experiment import check_arms
+
+    for fold in folds:
+        factor = factor_of(fold.train, asked.config.downstream)
+        material = material_of(fold, factor, asked.config.augment)
+        check_arms(arms_named(asked.config.downstream.arms), material)
 
 
 def judged(

@@ -1,0 +1,104 @@
+"""Laws of the nested command that need no generator: its arms, its MLflow, its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, simulate
+from downstream.judging import JudgeSettings, judge
+from downstream.report import UsefulnessReport
+from fastgan_aug.cli import nested_command
+from fastgan_aug.cli.downstream import register_commands
+from fastgan_aug.cli.downstream_record import FILES, record_nested
+from fastgan_aug.cli.nested_command import Nested, run_nested
+from fastgan_aug.config import Config, load_config
+from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.engines import mlflow_tracking
+from fastgan_aug.engines.mlflow_spool import Spool
+from fastgan_aug.engines.mlflow_tracking import RunTracker
+from fastgan_aug.errors import DataError
+
+NOWHERE = "http://127.0.0.1:9"
+ARMS = (SimulatedArm("real"), SimulatedArm("fill", "synthetic", "fill"))
+
+
+def test_an_arm_that_a_fold_cannot_bear_is_refused_before_the_generators(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cross = np.flatnonzero(toy.column("shape") == "cross")
+    owners = toy.column("patient_id").astype(str)
+    # Two patients with one slice each: every fold tests one and learns from the other.
+    kept = [cross[0], next(k for k in cross if owners[k] != owners[cross[0]])]
+    toy.take(~np.isin(np.arange(len(toy)), np.setdiff1d(cross, kept))).write(tmp_path / "d.parquet")
+    monkeypatch.setattr(nested_command, "_print_plan", lambda *_: pytest.fail("it was planned"))
+    arms = {"arms": ["real", "SMOTE"]}
+    config = Config.of({"name": "toy", "network": {"size": 32}, "downstream": arms})
+    asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
+    with pytest.raises(DataError, match="cross has 1 slice"):
+        run_nested(asked, Console())
+
+
+@pytest.mark.parametrize("option", [None, "http://127.0.0.1:8"])
+def test_the_configurations_mlflow_counts_unless_another_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str | None
+) -> None:
+    asked: list[Nested] = []
+    monkeypatch.setattr(nested_command, "run_nested", lambda one, *_, **__: asked.append(one))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "own.toml").write_text(f'[tracking]\nuri = "{NOWHERE}"\n')
+    app = typer.Typer()
+    register_commands(app)
+    words = ["--data", str(tmp_path / "d.parquet"), "--config", str(tmp_path / "own.toml")]
+    words += ["--out", str(tmp_path / "out"), *(["--tracking-uri", option] if option else [])]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert [one.tracking_uri for one in asked] == [option or NOWHERE]
+
+
+@pytest.fixture(scope="module")
+def report() -> UsefulnessReport:
+    world = World(folds=2, seeds=3, patients=20)
+    settings = JudgeSettings(bootstrap=100, provenance={"generators": [{"version": "7"}]})
+    return judge(*simulate(world, ARMS, np.random.default_rng(0)), ARMS, CLASSES, settings)
+
+
+class NoServer:
+    """An MLflow that takes nothing."""
+
+    def __init__(self, spool: Spool, uri: str) -> None: ...
+
+    def send_next(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("killed", ["__init__", "start", "metrics", "finish"])
+def test_a_record_that_a_kill_interrupted_is_completed(
+    report: UsefulnessReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    monkeypatch.setattr(mlflow_tracking, "Sender", NoServer)
+    monkeypatch.setattr(RunTracker, "close", lambda self: None)
+    for name in FILES:
+        (tmp_path / name).write_text(name)
+    asked = Nested(tmp_path / "d.parquet", load_config("demo"), tmp_path, tracking_uri=NOWHERE)
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunTracker, killed, kill)
+        with pytest.raises(KeyboardInterrupt):
+            record_nested(asked, report)
+    record_nested(asked, report)
+    (folder,) = (tmp_path / "told").iterdir()
+    told = [entry.kind for entry in Spool(folder).entries()]
+    assert {"start", "metrics", "file"} < set(told)
+    assert told.count("metrics") == told.count("finish") == 1
+    assert told[-1] == "finish"
+    record_nested(asked, report)
+    assert [entry.kind for entry in Spool(folder).entries()] == told, "told once"
