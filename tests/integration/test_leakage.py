@@ -49,7 +49,7 @@ def test_a_model_of_other_data_but_no_test_patient_is_taken(
     result = command(toy, tmp_path, 0.4, "--tracking-uri", uri)
     assert result.exit_code == 0, result.exception
     version = find("toy", "1", uri)
-    assert version.tags["usefulness small-cnn"].startswith("NO EVIDENCE: real + synthetic against")
+    assert version.tags["usefulness small-cnn"].startswith("NO EVIDENCE: half synthetic in every")
     files = connect(uri).list_artifacts(version.run_id, version.tags["usefulness_report"])
     assert {Path(f.path).name for f in files} == {"downstream.json", "downstream.html"}
     metrics = connect(uri).get_run(version.run_id).data.metrics
