@@ -10,11 +10,14 @@ import psutil
 
 
 def replicas() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "ServeReplica" in " ".join(process.cmdline())
-    ]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "ServeReplica" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # it has ended, or nobody has asked yet how
+            continue
+    return found
 
 
 def both_ready(url: str) -> bool:

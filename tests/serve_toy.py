@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
 import numpy as np
-import psutil
 
+from benchmarks.replicas import wait_until
 from fastgan_aug.config import ServingConfig
 from fastgan_aug.engines.mlflow_server import free_port
 from serving.batch import BalancedBatch
@@ -27,21 +26,6 @@ def settings(**changes: object) -> ServingConfig:
 
 def bearer(tokens, name: str) -> dict[str, str]:
     return {"authorization": f"Bearer {tokens[1][name]}"}
-
-
-def replicas() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "ServeReplica" in " ".join(process.cmdline())
-    ]
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def in_pages(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from types import SimpleNamespace
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks import replicas, service, soak
@@ -62,3 +64,12 @@ def test_both_replicas_are_ready_by_process_by_serve_and_by_answer(
     answers = iter([True] * 5 + [not silent] + [True] * 2)
     monkeypatch.setattr(replicas, "answers", lambda url: next(answers))
     assert replicas.both_ready("http://service") is ready
+
+
+def test_a_process_that_ended_and_was_not_asked_how_is_no_replica():
+    ended = subprocess.Popen(["true"])
+    children = psutil.Process().children
+    replicas.wait_until(lambda: psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE, 10)
+    assert ended.pid in [child.pid for child in children(recursive=True)]
+    assert replicas.replicas() == []
+    ended.wait()

@@ -10,12 +10,13 @@ import pytest
 import ray
 from ray import serve
 
+from benchmarks.replicas import replicas, wait_until
 from fastgan_aug.engines.mlflow_client import local_uri
 from fastgan_aug.engines.mlflow_promotion import promote
 from fastgan_aug.errors import FastGANAugError
 from serving.client import Client
 from serving.server.deployment import TARGET_REQUESTS, start_service, stop_service
-from tests.serve_toy import replicas, settings, started, wait_until
+from tests.serve_toy import settings, started
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]

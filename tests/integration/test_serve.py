@@ -19,6 +19,7 @@ import ray
 import yaml
 from ray import serve
 
+from benchmarks.replicas import replicas, wait_until
 from fastgan_aug.config import ReplicaConfig
 from fastgan_aug.data.schema import REASONS
 from fastgan_aug.engines.mlflow_client import local_uri
@@ -49,16 +50,7 @@ from serving.server.deployment import (
 from serving.server.measures import REFUSED_VERSIONS, SERIES
 from serving.server.ray_measures import metrics_urls
 from serving.server.tokens import add_to_file, make_token
-from tests.serve_toy import (
-    bearer,
-    in_pages,
-    replicas,
-    settings,
-    started,
-    statuses,
-    wait_for_champion,
-    wait_until,
-)
+from tests.serve_toy import bearer, in_pages, settings, started, statuses, wait_for_champion
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

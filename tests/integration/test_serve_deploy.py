@@ -19,13 +19,13 @@ import pytest
 import yaml
 from toy_demo import MARK, describe, survivors
 
+from benchmarks.replicas import wait_until
 from fastgan_aug.engines.mlflow_promotion import promote
 from fastgan_aug.engines.mlflow_server import free_port
 from fastgan_aug.errors import FastGANAugError
 from serving.client import Client
 from serving.request import BatchRequest
 from serving.server.tokens import add_to_file, make_token
-from tests.serve_toy import wait_until
 from tests.served import registered
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
