@@ -347,6 +347,9 @@ def test_what_is_measured_is_exported_for_prometheus(url):
         text = httpx.get(metrics_urls()[0]).text
         return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 
+    with Client(url) as client:
+        client.request_balanced_batch(COUNTS)
+    assert httpx.get(f"{url}/v1/model").status_code == 401  # what is refused is counted too
     wanted = {f"ray_{series.name}" for series in SERIES if series is not REFUSED_VERSIONS}
     wait_until(lambda: wanted <= exported(), 30)
 
