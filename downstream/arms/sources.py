@@ -27,9 +27,7 @@ def added(origin: Origin, ratio: float | None = None) -> Prepare:
     """
 
     def prepare(material: Material, seed: int) -> Fit:
-        counts = request_counts(material)
-        more = _asked(source_of(material, origin), counts, filled_to(counts, ratio), material, seed)
-        return joined(Fit.of_real(material), more)
+        return joined(Fit.of_real(material), _filling(material, origin, ratio, seed))
 
     return prepare
 
@@ -49,9 +47,7 @@ def halved(origin: Origin) -> Prepare:
     """
 
     def prepare(material: Material, seed: int) -> Fit:
-        counts = request_counts(material)
-        more = _asked(source_of(material, origin), counts, filled_to(counts, None), material, seed)
-        return in_equal_shares(Fit.of_real(material), more)
+        return in_equal_shares(Fit.of_real(material), _filling(material, origin, None, seed))
 
     return prepare
 
@@ -136,6 +132,12 @@ def source_of(material: Material, origin: Origin) -> SyntheticSource:
             do="leave this arm out of downstream.arms",
         )
     return found
+
+
+def _filling(material: Material, origin: Origin, ratio: float | None, seed: int) -> Fit:
+    """What fills the rarest classes, see ``added``."""
+    counts = request_counts(material)
+    return _asked(source_of(material, origin), counts, filled_to(counts, ratio), material, seed)
 
 
 def _asked(

@@ -41,7 +41,7 @@ def fuzz(target: str, seconds: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_few_seconds_find_nothing(target: str, tmp_path: Path):
-    fuzz(target, 2, tmp_path)
+    fuzz(target, 5, tmp_path)
 
 
 @pytest.mark.slow
