@@ -18,7 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.measure import figure, publish
 from benchmarks.proof_phantom import FACTOR, RAREST, SETTINGS, OpenReplicate, Replicate
@@ -214,6 +216,12 @@ def rungs_of(found: Mapping[str, Outcomes], records: Sequence[dict[str, Any]]) -
     return rungs
 
 
+def images_of(replicates: Sequence[Replicate]) -> dict[int, NDArray[np.float32]]:
+    """Of each (N, S, S) test slices, for the pages."""
+    tested = (Dataset.read(replicate.test_path) for replicate in replicates)
+    return {k: Part.of(test, FACTOR).images for k, test in enumerate(tested)}
+
+
 def publish_found(
     found: Mapping[str, Outcomes],
     records: Sequence[dict[str, Any]],
@@ -234,6 +242,7 @@ def publish_found(
         name: ([o for o in outcomes if o.arm not in BY_RULE], truths)
         for name, (outcomes, truths) in found.items()
     }
+    images = {name: images_of([r for r in replicates if r.setting == name]) for name in found}
     # The rule of sides helps by itself: both questions are asked, what is gained over rivals that
     # know it, and over those that do not.
     reports, judged, told = {}, {}, {}
@@ -247,13 +256,8 @@ def publish_found(
         for name, both in of.items():
             judged[name + question] = both
             reports[name + question] = replace(judge(*both, arms, classes, settings), curves=curves)
-            own = [replicate for replicate in replicates if replicate.setting == name]
-            tested = (Dataset.read(replicate.test_path) for replicate in own)
-            write_report(
-                reports[name + question],
-                asked.out / name / (WITHOUT_RULE if question else "all rivals"),
-                {k: Part.of(test, FACTOR).images for k, test in enumerate(tested)},
-            )
+            folder = asked.out / name / (WITHOUT_RULE if question else "all rivals")
+            write_report(reports[name + question], folder, images[name])
     recalls = {
         f"{name}, {j.classifier}": rare_recall(j, judged[name])
         for name, report in reports.items()
