@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,3 +157,13 @@ class ConditionSpace:
             for cell in self.cells
         ]
         return np.asarray(rows, np.float32)
+
+
+def json_with_space(plain: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """Canonical JSON of what has a condition space under ``space``.
+
+    Keys are sorted, but the factors stand as they are: cells and condition vectors follow their
+    order, and the last one is what is predicted unless another is named.
+    """
+    ordered = json.loads(json.dumps(plain, sort_keys=True)) | {"space": plain["space"]}
+    return json.dumps(ordered, indent=indent)

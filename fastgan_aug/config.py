@@ -71,7 +71,8 @@ class SelectionConfig(_Section):
         best: How many of the best checkpoints stay on disk beside the newest.
         patience: The run ends after so many scorings without a better one; 0 never ends it.
         filter: Whether a filter of generated slices is fitted on the training slices and kept in
-            every checkpoint, so that a request may ask for it.
+            every checkpoint, so that a request may ask for it. It tells the values of
+            `downstream.factor` apart.
     """
 
     samples: int = Field(32, ge=0)

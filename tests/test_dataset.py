@@ -37,6 +37,19 @@ def build(**changes: Any) -> Dataset:
     return Dataset.build(META, **(given | changes))
 
 
+def test_factors_keep_their_order_in_the_file() -> None:
+    """Cells are numbered by it, and the last factor is what is predicted."""
+    space = ConditionSpace.of({"view": ["PA", "AP"], "finding": ["none", "nodule"]})
+    meta = replace(META, space=space, extra={"b": 1, "a": 2})
+    again = DatasetMeta.from_json(meta.to_json())
+    assert again.space.names == ("view", "finding")
+    assert again == meta
+    other = replace(meta, extra={"a": 2, "b": 1})  # the order of what is not counted is nothing
+    assert other.to_json() == meta.to_json()
+    turned = replace(meta, space=ConditionSpace.of(dict(reversed(space.to_dict().items()))))
+    assert turned.to_json() != meta.to_json()
+
+
 def test_a_round_trip_through_the_file_is_exact(tmp_path: Path):
     dataset = build()
     dataset.write(tmp_path / "d.parquet")

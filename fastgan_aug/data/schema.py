@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.conditions import ConditionSpace, json_with_space
 from fastgan_aug.errors import DataError
 
 FORMAT = 2
@@ -66,7 +66,7 @@ class DatasetMeta:
         """Canonical JSON, as stored in the schema metadata."""
         plain = asdict(self) | {"space": self.space.to_dict(), "extra": dict(self.extra)}
         plain |= {"format": FORMAT, "cells": [str(c) for c in self.space.cells]}
-        return json.dumps(plain, sort_keys=True)
+        return json_with_space(plain)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

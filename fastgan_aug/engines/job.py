@@ -360,7 +360,7 @@ def run_fit(
     if not share or share.rank == 0:
         scorer = scorer_of(job.folder, config, fitted, validation)
         if config.selection.filter:
-            sample_filter = fit_sample_filter(fitted)
+            sample_filter = fit_sample_filter(fitted, factor=config.downstream.factor)
     recorder = Recorder(
         job, data, publish, progress, tracker, lineage, scorer, watch, sample_filter
     )

@@ -185,9 +185,11 @@ def samples(
 
 
 def fit_digest(config: Config) -> str:
-    """Sha256 of what decides a fit's weights and choice; 64 hex digits."""
+    """Sha256 of what decides a fit's weights, choice and filter; 64 hex digits."""
     values = config.record()
     decisive = {name: values[name] for name in DECISIVE}
+    if config.selection.filter and config.downstream.factor is not None:
+        decisive["filter_factor"] = config.downstream.factor
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan_aug.conditions import ConditionSpace
+from fastgan_aug.conditions import ConditionSpace, json_with_space
 from fastgan_aug.errors import CheckpointError
 from fastgan_aug.gan.networks import Generator
 from fastgan_aug.gan.step import TrainState
@@ -112,7 +112,7 @@ def write_checkpoint(
         plain = asdict(lineage) | {
             "format": FORMAT, "images_seen": state.images_seen, "files": files,
         }  # fmt: skip
-        text = json.dumps(plain, sort_keys=True, indent=1)
+        text = json_with_space(plain, indent=1)
         (temporary / META).write_text(text)
     return _meta(text)
 

@@ -52,7 +52,7 @@ class SampleFilter:
     """Judges generated slices.
 
     Attributes:
-        classifier: Of the last factor's values, fitted on the real training slices.
+        classifier: Of one factor's values, fitted on the real training slices.
         view: The fixed view, standardised by them.
         classes: (cells,) class of each cell.
         features: (N, D) float64, the training slices in the view.
