@@ -31,7 +31,7 @@ from serving.models import LoadedModel
 
 NETWORK = NetworkConfig(size=32, latent=8, embedding=8, generator_width=4, discriminator_width=4)
 ONE_FACTOR = {"shape": ["disc", "ring", "bar", "cross"]}
-TWO_FACTORS = {"level": ["LOW", "HIGH"], "pattern": ["none", "left", "both"]}
+TWO_FACTORS = {"zone": ["LOW", "HIGH"], "pattern": ["none", "left", "both"]}
 ONE_COUNTS = {"disc": 60, "ring": 40, "bar": 24, "cross": 0}
 TWO_COUNTS = {
     "LOW/none": 30, "LOW/left": 10, "LOW/both": 0, "HIGH/none": 20, "HIGH/left": 8, "HIGH/both": 4,
