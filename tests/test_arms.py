@@ -20,6 +20,7 @@ from downstream.arms.reweighting import class_weights, oversampling, real
 from downstream.arms.sources import added, everywhere, halved, in_equal_shares
 from downstream.material import Fit, Material
 from downstream.service import trained_patients
+from fastgan_aug.balance import plan
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig, SideRule
 from fastgan_aug.data.dataset import Dataset
@@ -100,6 +101,47 @@ def test_the_request_names_values_or_cells_where_values_are_shared(material: Mat
         cells=np.asarray([0, 0, 1, 1, 3]),
     )
     assert request_counts(shared) == {"yes/yes": 2, "yes/no": 2, "no/no": 1}
+
+
+def two_factors(material: Material, second: list[str]) -> Material:
+    """Six slices of the first value of ``right`` in two cells, three of the second in one."""
+    space = ConditionSpace.of({"right": ["2", "0"], "left": second})
+    cells = np.repeat([0, 1, 2], [4, 2, 3])
+    names = [str(cell) for cell in space.cells]
+    training = dict(zip(names, (4, 2, 3), strict=False))
+
+    def source(counts: Mapping[str, int], target: Mapping[str, int], seed: int) -> Batch:
+        agreed = plan(counts, dict(target), cells=names, training_counts=training)
+        made = [name for name, n in agreed.generate.items() for _ in range(n)]
+        return Batch(np.zeros((len(made), 32, 32), np.float32), made)
+
+    return replace(
+        material, space=space, factor="right", classes=("2", "0"), images=material.images[:9],
+        labels=np.repeat([0, 1], [6, 3]), cells=cells, rules=AugmentConfig(), synthetic=source,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("real + synthetic", {"2": 0, "0": 3}),
+        ("real + synthetic 0.5", {"2": 1, "0": 3}),
+        ("half real, half synthetic + classical augmentation", {"2": 0, "0": 3}),
+        ("half synthetic in every class + classical augmentation", {"2": 6, "0": 6}),
+        ("synthetic alone", {"2": 6, "0": 6}),
+    ],
+)
+def test_an_arm_is_the_same_whatever_the_values_are_called(
+    material: Material, name: str, counts: dict[str, int]
+) -> None:
+    """Values that two factors share are asked for by cell: classes are filled nevertheless."""
+    fits = [KNOWN[name].prepare(two_factors(material, values), 0)
+            for values in (["a", "b"], ["10", "2"])]  # fmt: skip
+    for fit in fits:
+        made = np.bincount(fit.labels[fit.synthetic], minlength=2)
+        assert dict(zip("20", made.tolist(), strict=True)) == counts
+    assert np.array_equal(fits[0].labels, fits[1].labels)
+    assert np.array_equal(fits[0].cells, fits[1].cells)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

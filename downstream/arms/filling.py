@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from downstream.material import Material
+from fastgan_aug.balance import share
+from fastgan_aug.target import SEPARATOR
 
 
 def filled_to(counts: Mapping[str, int], ratio: float | None) -> dict[str, int]:
@@ -36,6 +38,12 @@ def filled_to(counts: Mapping[str, int], ratio: float | None) -> dict[str, int]:
     return wanted
 
 
+def class_counts(material: Material) -> dict[str, int]:
+    """Present slices of each class, without empty ones."""
+    named = zip(material.classes, material.counts, strict=True)
+    return {name: int(n) for name, n in named if n > 0}
+
+
 def request_counts(material: Material) -> dict[str, int]:
     """Present counts to be filled up: by the predicted factor's values, without empty ones.
 
@@ -43,8 +51,30 @@ def request_counts(material: Material) -> dict[str, int]:
     """
     owners = [v for f in material.space.factors for v in f.values]
     if all(owners.count(value) == 1 for value in material.classes):
-        named = zip(material.classes, material.counts, strict=True)
-    else:
-        cells = [str(c) for c in material.space.cells]
-        named = zip(cells, np.bincount(material.cells, minlength=len(cells)), strict=True)
+        return class_counts(material)
+    cells = [str(c) for c in material.space.cells]
+    named = zip(cells, np.bincount(material.cells, minlength=len(cells)), strict=True)
     return {name: int(n) for name, n in named if n > 0}
+
+
+def request_for(
+    material: Material, more: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Present and desired counts that ask for further slices of each class.
+
+    Where cells have to be asked for, a class's slices are shared among its cells as a generator
+    shares a value's: in proportion to the training slices.
+
+    Args:
+        material: Whose slices are there.
+        more: How many of each class, see ``class_counts``.
+    """
+    present = request_counts(material)
+    if present.keys() == more.keys():
+        return present, {name: n + more[name] for name, n in present.items()}
+    position, desired = material.space.names.index(material.factor), dict(present)
+    for value, n in more.items():
+        cells = [cell for cell in present if cell.split(SEPARATOR)[position] == value]
+        for cell, part in zip(cells, share(n, [present[c] for c in cells]), strict=True):
+            desired[cell] += part
+    return present, desired

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downstream.arms.arm import Prepare
-from downstream.arms.filling import filled_to, request_counts
+from downstream.arms.filling import class_counts, filled_to, request_for
 from downstream.arms.reweighting import real
 from downstream.material import Fit, Material, SyntheticBatch, SyntheticSource
 from fastgan_aug.errors import DataError
@@ -34,9 +34,8 @@ def added(origin: Origin, ratio: float | None = None) -> Prepare:
 
 def alone(material: Material, seed: int) -> Fit:
     """No real slice: as many synthetic ones of every class as the largest has."""
-    counts = request_counts(material)
-    nothing = dict.fromkeys(counts, 0)
-    return _asked(material.synthetic, nothing, filled_to(counts, None), material, seed)
+    counts = class_counts(material)
+    return _asked(material.synthetic, filled_to(counts, None), material, seed)
 
 
 def halved(origin: Origin) -> Prepare:
@@ -64,10 +63,9 @@ def everywhere(origin: Origin, own: Prepare = real) -> Prepare:
     """
 
     def prepare(material: Material, seed: int) -> Fit:
-        counts = request_counts(material)
-        most = max(counts.values())
-        desired = {name: n + most for name, n in counts.items()}
-        more = _asked(source_of(material, origin), counts, desired, material, seed)
+        counts = class_counts(material)
+        as_many = dict.fromkeys(counts, max(counts.values()))
+        more = _asked(source_of(material, origin), as_many, material, seed)
         return in_equal_shares(own(material, seed), more)
 
     return prepare
@@ -136,24 +134,19 @@ def source_of(material: Material, origin: Origin) -> SyntheticSource:
 
 def _filling(material: Material, origin: Origin, ratio: float | None, seed: int) -> Fit:
     """What fills the rarest classes, see ``added``."""
-    counts = request_counts(material)
-    return _asked(source_of(material, origin), counts, filled_to(counts, ratio), material, seed)
+    counts = class_counts(material)
+    missing = {name: n - counts[name] for name, n in filled_to(counts, ratio).items()}
+    return _asked(source_of(material, origin), missing, material, seed)
 
 
-def _asked(
-    source: SyntheticSource,
-    present: Mapping[str, int],
-    desired: Mapping[str, int],
-    material: Material,
-    seed: int,
-) -> Fit:
-    """What the source gives, labelled by its cells.
+def _asked(source: SyntheticSource, more: Mapping[str, int], material: Material, seed: int) -> Fit:
+    """So many slices of each class from the source, labelled by their cells.
 
     Raises:
         DataError: the images do not fit the data.
         UnknownCell: a cell that the data do not have.
     """
-    batch = source(present, desired, seed)
+    batch = source(*request_for(material, more), seed)
     images = _checked(batch, material)
     position = material.space.names.index(material.factor)
     parsed = [material.space.parse(str(name)) for name in batch.cells]
