@@ -48,6 +48,16 @@ def test_a_dry_run_says_what_each_cell_would_get_and_why(checkpoint, tmp_path):
     assert "6 images" in told
 
 
+def test_a_cell_in_brackets_is_told(tmp_path):
+    """A terminal's markup looks like it."""
+    origin = lineage({"stage": ["[ii]", "[iii]"]}, {"[ii]": 3, "[iii]": 2})
+    checkpoint = tiny_checkpoint(tmp_path / "checkpoint", origin)
+    words = ["sample", "--counts", "[ii]=3,[iii]=2", "--checkpoint", str(checkpoint), "--dry-run"]
+    told = CliRunner().invoke(app, words, catch_exceptions=False).output
+    assert "[ii] " in told
+    assert "[iii] " in told
+
+
 def test_file_folder_and_service_give_the_same_images(checkpoint, tmp_path):
     expected = Client.offline(checkpoint).request_balanced_batch(parse_counts(COUNTS, "x"), seed=7)
     run("--checkpoint", checkpoint, "--out", tmp_path / "here.parquet")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import typer
 from rich.console import Console
@@ -14,9 +17,10 @@ from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, simulate
 from downstream.judging import JudgeSettings, judge
 from downstream.report import UsefulnessReport
 from fastgan_aug.cli import nested_command
-from fastgan_aug.cli.downstream import register_commands
+from fastgan_aug.cli.downstream import print_report, register_commands
 from fastgan_aug.cli.downstream_record import FILES, record_nested
 from fastgan_aug.cli.nested_command import Nested, run_nested
+from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.config import Config, load_config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.engines import mlflow_tracking
@@ -42,6 +46,40 @@ def test_an_arm_that_a_fold_cannot_bear_is_refused_before_the_generators(
     asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
     with pytest.raises(DataError, match="cross has 1 slice"):
         run_nested(asked, Console())
+
+
+def test_classes_in_brackets_are_told(
+    toy: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A terminal's markup looks like them."""
+    values = toy.meta.space.factor("shape").values
+    named = [None if v is None else f"[{v}]" for v in toy.table["shape"].to_pylist()]
+    place = toy.table.column_names.index("shape")
+    table = toy.table.set_column(place, "shape", pa.array(named, pa.string()))
+    space = ConditionSpace.of({"shape": [f"[{v}]" for v in values]})
+    Dataset(table, replace(toy.meta, space=space)).write(tmp_path / "d.parquet")
+    cost = SimpleNamespace(images_per_second=1.0)
+    monkeypatch.setattr("fastgan_aug.gan.cost.measure_cost", lambda *_, **__: cost)
+    monkeypatch.setattr("downstream.classifier_pieces.seconds_left", lambda *_: 1.0)
+    config = Config.of({"name": "toy", "network": {"size": 32}, "downstream": {"arms": ["real"]}})
+    run_nested(Nested(tmp_path / "d.parquet", config, tmp_path), Console(width=200), dry_run=True)
+    told = capsys.readouterr().out
+    tested = [line for line in told.splitlines() if ", test: " in line]
+    assert tested
+    assert all(f"[{v}] " in line for line in tested for v in values)
+
+
+def test_the_tables_heads_are_the_classes(tmp_path: Path) -> None:
+    settings = JudgeSettings(bootstrap=100)
+    simulated = simulate(World(folds=2, seeds=3, patients=20), ARMS, np.random.default_rng(0))
+    classes = [f"[{name}]" for name in CLASSES]
+    console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+    print_report(judge(*simulated, ARMS, classes, settings), console)
+    told = console.export_text()
+    assert all(f"recall {name}" in told for name in classes)
 
 
 @pytest.mark.parametrize("option", [None, "http://127.0.0.1:8"])

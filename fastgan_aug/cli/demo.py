@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fastgan_aug.engines.mlflow_client import without_password
@@ -182,7 +183,7 @@ def _data(results: DemoResults, running: ExitStack, console: Console) -> None:
     (results.folder / "data.png").write_bytes(contact_sheet(results.dataset))
     for name, part in (("training", results.train), ("test", results.test)):
         counts = ", ".join(f"{cell} {n}" for cell, n in part.class_counts.items())
-        console.print(f"      {name}: {len(part.patients)} patients; {counts}")
+        console.print(f"      {name}: {len(part.patients)} patients; {counts}", markup=False)
 
 
 def _start(results: DemoResults, running: ExitStack, console: Console) -> None:
@@ -288,7 +289,7 @@ def _counts_view(results: DemoResults) -> Table:
                   "|log LR| real", "|log LR| synth.", "SD real", "SD synth.", box=None)  # fmt: skip
     for row in results.counts:
         table.add_row(
-            row.cell, str(row.n), f"{row.mc_real:.3f}", f"{row.mc_synthetic:.3f}",
+            escape(row.cell), str(row.n), f"{row.mc_real:.3f}", f"{row.mc_synthetic:.3f}",
             f"{row.left_right_real:.3f}", f"{row.left_right_synthetic:.3f}",
             f"{row.asymmetry_real:.3f}", f"{row.asymmetry_synthetic:.3f}",
             f"{row.sd_map_real:.3f}", f"{row.sd_map_synthetic:.3f}",

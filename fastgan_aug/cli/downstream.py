@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -263,7 +264,9 @@ def _print_judgement(judgement: Judgement, test_slices: int, console: Console) -
 
     rows = usefulness_table(judgement)
     shown = [name for name in rows[0] if name not in HIDDEN]
-    table = Table(*shown, box=None, title=f"{judgement.classifier}, {test_slices} test slices")
+    table = Table(
+        *map(escape, shown), box=None, title=f"{judgement.classifier}, {test_slices} test slices"
+    )
     for row in rows:
         table.add_row(*(row[name].replace(" [", "\n[") for name in shown))
     console.print(table)

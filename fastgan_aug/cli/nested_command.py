@@ -279,7 +279,8 @@ def _print_plan(
                 for value, n in patients_per_class(part, factor).items()
             )
             told = f"{told} patients" if told else "none, since a class has too few patients"
-            console.print(f"  fold {fold.number}, {name}: {told}", soft_wrap=True)
+            line = f"  fold {fold.number}, {name}: {told}"
+            console.print(line, markup=False, soft_wrap=True)
     experiment = asked.experiment(parts, [asked.out] * len(parts))
     unfitted = [piece for piece in generators if piece.done is None]
     config, dimension = asked.config, folds[0].train.meta.space.dimension

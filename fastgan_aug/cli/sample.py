@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fastgan_aug.errors import BalanceError, ConfigError
@@ -297,7 +298,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     names = list(next(iter(outcome.values())))
     table = Table("cell", *(name.replace("_", " ") for name in names), title="filter")
     for cell, told in outcome.items():
-        table.add_row(cell, *(str(told[name]) for name in names))
+        table.add_row(escape(cell), *(str(told[name]) for name in names))
     console.print(table)
     if unfilled := sum(told["unfilled"] for told in outcome.values()):
         console.print(
@@ -311,7 +312,7 @@ def print_plan(header: Header, console: Console, out: str | None = None) -> None
 
     table = Table(*COLUMNS)
     for row in header.plan.rows():
-        table.add_row(*map(str, row))
+        table.add_row(*(escape(str(text)) for text in row))
     console.print(table)
     for warning in header.plan.warnings:
         console.print(f"Warning: {warning}", markup=False)

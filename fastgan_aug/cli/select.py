@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _table(scores: list[Score]) -> Table:
         table.add_row(
             f"{score.images_seen:,}",
             f"{score.value:.3f}",
-            worst.cell,
+            escape(worst.cell),
             f"{worst.kid:.3f}",
             f"{worst.mc:.3f}",
             f"{worst.asymmetry:+.3f}",

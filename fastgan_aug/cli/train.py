@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -305,5 +306,5 @@ def _print_cost(
         which = "images" if seconds > cost.seconds else "time"
         rows["expected images"] = f"about {reached:,.0f}, ended by the {which}"
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     console.print(table)
