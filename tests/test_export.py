@@ -170,6 +170,21 @@ def test_bad_orders_are_refused_and_cost_nothing(scans: Dataset, tmp_path: Path)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("name", ["slice", "dataset"])
+def test_no_column_of_the_labels_stands_there_twice(
+    batch: BalancedBatch, tmp_path: Path, file_format: str, name: str
+) -> None:
+    """A reader would take a number or a digest for the label."""
+    named = replace(batch, header=replace(batch.header, factors={name: SPACE.factors[0].values}))
+    if file_format in ONE_FILE:
+        export(named.to_dataset(), tmp_path / "out", file_format)
+        return
+    with pytest.raises(DataError, match=f"named .*{name}"):
+        export(named.to_dataset(), tmp_path / "out", file_format)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("kind", ["scans", "generated"])
 def test_the_same_export_gives_the_same_bytes(
     file_format: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -38,6 +38,8 @@ NOTICE = "SYNTHETIC DATA, NOT FOR DIAGNOSIS"
 FORMATS = ("parquet", "npz", "png", "nifti", "dicom")
 ONE_FILE = ("parquet", "npz")
 LABELS, PROVENANCE = "labels.csv", "provenance.json"
+# The labels' own columns: before and after those of the data set.
+_BEFORE, _AFTER = ("file", "slice"), ("notice", "dataset")
 # Every name that the writers give below an export's folder.
 _MADE = re.compile(
     r"labels\.csv|provenance\.json|images(/\d{6,}\.png)?|\d{5,}\.nii\.gz|\d{6,}\.dcm", re.ASCII
@@ -55,12 +57,14 @@ def export(dataset: Dataset, out: Path, file_format: str) -> None:
 
     Raises:
         DataError: a row is neither generated nor a phantom's, there is none, there is no such
-            format, or something else than an export stands at ``out``.
+            format, a factor has the name of a column of ``labels.csv``, or something else than an
+            export stands at ``out``.
         StorageError: it cannot be written; nothing half-written is left.
     """
     if file_format not in FORMATS:
         raise DataError(f"there is no format {file_format!r}", allowed=", ".join(FORMATS))
     _check_fictional(dataset)
+    _check_names(dataset, file_format)
     _check_place(out, file_format)
     provenance = provenance_of(dataset)
     marked = _marked(dataset, provenance)
@@ -114,7 +118,7 @@ def write_labels(
     end = [NOTICE, dataset.meta.extra["export"]["dataset"]]
     with (folder / LABELS).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["file", "slice", *told, "notice", "dataset"])
+        writer.writerow([*_BEFORE, *told, *_AFTER])
         for file, number, *values in zip(files, numbers, *columns, strict=True):
             writer.writerow([file, number, *("" if v is None else v for v in values), *end])
 
@@ -132,6 +136,17 @@ def _check_fictional(dataset: Dataset) -> None:
             allowed="slices marked synthetic, and phantoms (pseudonym key 'fiction'): an export "
             "says of every slice that it is synthetic",
             do="export a generated batch or a phantom; real slices stay in their Parquet file",
+        )
+
+
+def _check_names(dataset: Dataset, file_format: str) -> None:
+    taken = [name for name in dataset.meta.space.names if name in (*_BEFORE, *_AFTER)]
+    if taken and file_format not in ONE_FILE:
+        raise DataError(
+            f"factors are named {taken}, as columns of {LABELS} are that tell something else",
+            allowed=f"any name but {', '.join((*_BEFORE, *_AFTER))}; any at all as "
+            + " or ".join(ONE_FILE),
+            do="choose one of these formats, or import the images again with the label renamed",
         )
 
 
