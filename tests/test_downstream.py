@@ -22,6 +22,7 @@ from downstream.classifiers import torch_kind
 from downstream.experiment import run_experiment
 from downstream.report import Judgement, UsefulnessReport, usefulness_table
 from fastgan_aug.cli.downstream import print_report, register_commands, write_report
+from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
@@ -289,6 +290,33 @@ def test_the_command_refuses_a_model_whose_patients_are_unknown(
     assert isinstance(result.exception, LeakageError)
     assert "--tracking-uri" in result.exception.do
     assert not (tmp_path / "out").exists()
+
+
+def with_two_factors(toy: Dataset, names: tuple[str, str]) -> Dataset:
+    """Whether a slice is curved and whether it is thick, in that order."""
+    shapes = toy.table["shape"].to_pylist()
+    table = toy.table.drop_columns(["shape"])
+    for name, true in (("curved", ("disc", "ring")), ("thick", ("disc", "cross"))):
+        told = [None if s is None else ("yes" if s in true else "no") for s in shapes]
+        table = table.append_column(name, pa.array(told, pa.string()))
+    space = ConditionSpace.of({name: ["yes", "no"] for name in names})
+    return Dataset(table, replace(toy.meta, space=space))
+
+
+def test_a_model_whose_cells_mean_something_else_is_refused(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of factors in another order ``yes/no`` is another cell, and nothing else would tell."""
+    seen, _ = split_by_patient(with_two_factors(toy, ("thick", "curved")), 0.4, seed=0)
+    serve_model_of(seen, tmp_path, monkeypatch)
+    known = SeenPatients.of(seen)
+    monkeypatch.setattr("fastgan_aug.cli.downstream._model_patients", lambda *_: known)
+    result = command(with_two_factors(toy, ("curved", "thick")), tmp_path)
+    assert isinstance(result.exception, DataError)
+    assert "thick, curved" in result.exception.allowed
+    assert not (tmp_path / "out").exists()
+    same = command(with_two_factors(toy, ("thick", "curved")), tmp_path)
+    assert same.exit_code == 0, same.output
 
 
 def test_the_command_needs_test_patients(toy: Dataset, tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def _judge_served(
         facts = client.model(model)
         version = str(facts["version"])
         console.print(f"synthetic slices: version {version} ({model}) at {url}", markup=False)
+        _check_factors(facts, train)
         patients = _model_patients(facts, train, uri)
         source = service_source(client, version)
         filtered = service_source(client, version, filtered=True) if facts.get("filter") else None
@@ -168,6 +169,23 @@ def _split(dataset: Dataset, settings: Config, unsafe_no_groups: bool) -> tuple[
             do="use the configuration the model was trained with, with a test_fraction",
         )
     return train, test
+
+
+def _check_factors(facts: Mapping[str, Any], train: Dataset) -> None:
+    """Verifies that the model's cells name the same labels as the data's: the order counts.
+
+    Raises:
+        DataError: other factors, or in another order.
+    """
+    from fastgan_aug.errors import DataError
+
+    names, own = tuple(facts["factors"]), train.meta.space.names
+    if names != own:
+        raise DataError(
+            f"the data have the factors {', '.join(own)}",
+            allowed=f"the model's, in their order: {', '.join(names)}",
+            do="give the data set that the model was trained on",
+        )
 
 
 def _model_patients(
