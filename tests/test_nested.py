@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,17 +17,18 @@ from typer.testing import CliRunner
 from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, simulate
 from downstream.judging import JudgeSettings, judge
 from downstream.report import UsefulnessReport
-from fastgan_aug.cli import nested_command
+from fastgan_aug.cli import demo, nested_command
 from fastgan_aug.cli.downstream import print_report, register_commands
 from fastgan_aug.cli.downstream_record import FILES, record_nested
 from fastgan_aug.cli.nested_command import Nested, run_nested
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.config import Config, load_config
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.schema import images_to_arrow
 from fastgan_aug.engines import mlflow_tracking
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker
-from fastgan_aug.errors import DataError
+from fastgan_aug.errors import DataError, InvalidDataset
 
 NOWHERE = "http://127.0.0.1:9"
 ARMS = (SimulatedArm("real"), SimulatedArm("fill", "synthetic", "fill"))
@@ -46,6 +48,38 @@ def test_an_arm_that_a_fold_cannot_bear_is_refused_before_the_generators(
     asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
     with pytest.raises(DataError, match="cross has 1 slice"):
         run_nested(asked, Console())
+
+
+@pytest.fixture
+def leaking(toy: Dataset, tmp_path: Path) -> Path:
+    """A file in which a patient's slice stands under another patient too."""
+    owners, cells = toy.column("patient_id"), toy.cell_index
+    alike = np.flatnonzero((cells == cells[0]) & (owners != owners[0]))
+    images = toy.images.copy()
+    images[alike[0]] = images[0]
+    place = toy.table.column_names.index("image")
+    table = toy.table.set_column(place, "image", images_to_arrow(images))
+    Dataset(table, toy.meta).write(tmp_path / "leaking.parquet")
+    return tmp_path / "leaking.parquet"
+
+
+def test_a_slice_of_two_patients_is_refused_before_anything_is_done(
+    leaking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be learnt from and tested: whole data are looked over, not training parts alone."""
+    monkeypatch.setattr(nested_command, "_print_plan", lambda *_: pytest.fail("it was planned"))
+    config = Config.of({"name": "toy", "data": {"test_fraction": 0.4}, "network": {"size": 32}})
+    with pytest.raises(InvalidDataset, match="two patients"):
+        run_nested(Nested(leaking, config, tmp_path / "out"), Console())
+    with pytest.raises(InvalidDataset, match="two patients"):
+        demo._data(demo.DemoResults(config, tmp_path, leaking), ExitStack(), Console())
+    toml = tmp_path / "own.toml"
+    toml.write_text("[data]\ntest_fraction = 0.4")
+    app = typer.Typer()
+    register_commands(app)
+    words = ["--data", str(leaking), "--config", str(toml), "--url", NOWHERE]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, InvalidDataset)
 
 
 def test_classes_in_brackets_are_told(

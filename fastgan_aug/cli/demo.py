@@ -161,12 +161,14 @@ def _data(results: DemoResults, running: ExitStack, console: Console) -> None:
     from fastgan_aug.data.contact_sheet import contact_sheet
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.data.phantom.population import write_phantom
+    from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.job import FitJob, training_part
     from fastgan_aug.engines.tasks import on_all_cores
 
     if results.config.phantom is None:
         assert results.source is not None
         results.dataset = Dataset.read(results.source)
+        check_valid(results.dataset)  # all of it: the split itself may leak
     else:
         with console.status("  simulating patients"):
             write_phantom(results.config.phantom, results.folder / "data.parquet", on_all_cores())
@@ -387,12 +389,10 @@ def _farewell(results: DemoResults, console: Console) -> None:
 
 
 def _wait(results: DemoResults, console: Console) -> None:
-    page = (
-        f"{results.tracking_uri}/#/models/{results.version.name}/versions/{results.version.version}"
-    )
-    console.print(
-        f"\nservice     {results.url}/docs\nMLflow      {page}\n[bold]Ctrl-C ends both[/]"
-    )
+    place = f"models/{results.version.name}/versions/{results.version.version}"
+    page = f"{results.tracking_uri}/#/{place}"
+    told = f"\nservice     {results.url}/docs\nMLflow      {page}\n[bold]Ctrl-C ends both[/]"
+    console.print(told)
     try:
         while True:
             time.sleep(3600)

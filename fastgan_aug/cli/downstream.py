@@ -132,11 +132,14 @@ def _judge_served(
     from downstream.service import service_source
     from fastgan_aug.cli.downstream_record import record_served
     from fastgan_aug.data.dataset import Dataset
+    from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.mlflow_registry import find
     from serving.client import Client
 
-    uri = tracking_uri or settings.tracking.uri
-    train, test = _split(Dataset.read(data), settings, unsafe_no_groups)
+    uri, dataset = tracking_uri or settings.tracking.uri, Dataset.read(data)
+    train, test = _split(dataset, settings, unsafe_no_groups)
+    # The whole of it: a slice under two patients may stand on both sides of the split.
+    check_valid(dataset)
     with Client(url) as client:
         facts = client.model(model)
         version = str(facts["version"])

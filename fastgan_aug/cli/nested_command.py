@@ -99,12 +99,16 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
         What was found; None for a dry run, or where the budget ended before one seed was complete.
 
     Raises:
+        InvalidDataset: validation found errors in the data.
         DataError: a fold has too few slices for an arm; nothing was fitted yet.
         FastGANAugError: see ``engines.fold_generator`` and ``downstream.classifier_pieces``.
     """
+    from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.ray_cluster import ray_cluster
 
     begun, parts = time.monotonic(), asked.parts
+    # The whole of it: a slice under two patients may stand in training and test.
+    check_valid(read_kept(asked.data, asked.config))
     folds = [part.fold() for part in parts]
     _check_arms(asked, folds)
     generators = generator_pieces(
