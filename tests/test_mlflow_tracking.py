@@ -180,6 +180,20 @@ def test_metric_names_are_taken_by_mlflow() -> None:
     assert metric_name("loss/COR (ä)") == "loss/COR ___"
 
 
+def test_cells_whose_names_mlflow_does_not_take_keep_a_curve_each(tmp_path: Path) -> None:
+    tracker = RunTracker(tmp_path, uri=NOWHERE, experiment="e", name="n")
+    try:
+        for step in (1, 2):
+            tracker.metrics(step, {"score/<5": 1.0, "score/>5": 2.0, "score/5 (ä)": 3.0})
+    finally:
+        tracker.close(0)
+    first, second = (e.values["values"] for e in tracker.spool.entries() if e.kind == "metrics")
+    assert list(first) == list(second)
+    assert sorted(first.values()) == [1.0, 2.0, 3.0]
+    assert first["score/5 ___"] == 3.0
+    assert all(name == metric_name(name) for name in first)
+
+
 def test_a_taken_port_is_named() -> None:
     import socket
 

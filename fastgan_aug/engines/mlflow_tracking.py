@@ -7,13 +7,15 @@ metrics carry the time at which they were measured, files their final path.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import math
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +110,8 @@ class RunTracker:
         Raises:
             StorageError: the spool cannot be written.
         """
-        named = {metric_name(k): float(v) for k, v in values.items()}
+        names = metric_names(values)
+        named = {names[k]: float(v) for k, v in values.items()}
         fresh = {k: v for k, v in named.items() if step > self._last.get(k, -1)}
         if fresh:
             self._last |= dict.fromkeys(fresh, step)
@@ -225,6 +228,18 @@ def replay(run_folder: Path, uri: str, *, wait: float = 60.0) -> int:
 def metric_name(name: str) -> str:
     """``name`` with every character that MLflow does not take replaced by ``_``."""
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
+
+
+def metric_names(names: Iterable[str]) -> dict[str, str]:
+    """The ``metric_name`` of each; a part of its digest follows where others have the same."""
+    plain = {name: metric_name(name) for name in names}
+    often = Counter(plain.values())
+    return {
+        name: short
+        if often[short] == 1
+        else f"{short[:240]} {hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        for name, short in plain.items()
+    }
 
 
 def _last_steps(spool: Spool) -> dict[str, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastgan_aug.engines.mlflow_client import connect, registry_errors
 from fastgan_aug.engines.mlflow_registry import RegisteredVersion
-from fastgan_aug.engines.mlflow_tracking import metric_name
+from fastgan_aug.engines.mlflow_tracking import metric_name, metric_names
 
 PLACE_TAG = "usefulness_report"
 
@@ -48,7 +48,8 @@ def record_usefulness(
 
         for path in files:
             client.log_artifact(version.run_id, str(path), place)
-        points = [Metric(metric_name(k), float(v), now, 0) for k, v in metrics.items()]
+        names = metric_names(metrics)
+        points = [Metric(names[k], float(v), now, 0) for k, v in metrics.items()]
         client.log_batch(version.run_id, metrics=points)
         # The place last: until then the tag speaks of the report before.
         for key, value in {**tags, PLACE_TAG: place}.items():
