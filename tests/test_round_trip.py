@@ -85,6 +85,25 @@ def test_generated_slices_come_back_from_dicom(generated: Dataset, tmp_path: Pat
     assert len(set(back.column("scan_id"))) == len(generated)
 
 
+@pytest.mark.parametrize("kind", ["generated", "scans"])
+def test_slices_of_unknown_sides_come_back_upright_from_nifti(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """No header tells their rows: they are written as readers take them then."""
+    dataset: Dataset = request.getfixturevalue(kind)
+    dataset = Dataset(dataset.table, replace(dataset.meta, laterality=UNVERIFIED))
+    back = there_and_back(dataset, tmp_path / "out", "nifti").dataset
+    assert back is not None
+    assert len(back) == len(dataset)
+    rows = lines(tmp_path / "out")
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["file"], int(rows[i]["slice"])))
+    before = dataset.take(np.asarray(order))
+    counts = (d.images * d.column("scale")[:, None, None] for d in (back, before))
+    assert np.allclose(*counts, rtol=1e-5, atol=1e-6)
+    assert back.cells == before.cells
+    assert back.meta.laterality == UNVERIFIED
+
+
 @pytest.mark.parametrize("sides", [RADIOLOGICAL, UNVERIFIED])
 def test_single_slices_of_scans_come_back_from_dicom(
     scans: Dataset,  # noqa: F811

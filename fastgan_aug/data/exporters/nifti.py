@@ -47,12 +47,14 @@ def affine(stack: Stack, meta: DatasetMeta) -> NDArray[np.float64]:
     """(4, 4) from (column, row, plane) to mm towards the patient's right, front and top.
 
     Columns run to the left and rows to the back (radiological convention), so both are negative.
-    Where the pixel is unknown it counts as 1.
+    Where sides are unknown the rows are written the other way: to the front, as readers take them
+    in a file that does not tell. Where the pixel is unknown it counts as 1.
     """
     pixel = meta.pixel_mm or 1.0
     edge = (meta.size - 1) / 2 * pixel
-    found = np.diag([-pixel, -pixel, stack.spacing or pixel, 1.0])
-    found[:3, 3] = edge, edge, stack.start
+    back = -1.0 if meta.laterality == RADIOLOGICAL else 1.0
+    found = np.diag([-pixel, back * pixel, stack.spacing or pixel, 1.0])
+    found[:3, 3] = edge, -back * edge, stack.start
     return found
 
 
@@ -60,10 +62,11 @@ def _encode(stack: Stack, dataset: Dataset, document: str) -> bytes:
     import nibabel
 
     meta = dataset.meta
-    # Axes of the file: column, row, plane.
-    volume = np.ascontiguousarray(stack.counts(dataset).transpose(2, 1, 0))
-    image = nibabel.Nifti1Image(volume, affine(stack, meta))
-    header, code = image.header, ALIGNED if meta.laterality == RADIOLOGICAL else UNKNOWN
+    known = meta.laterality == RADIOLOGICAL
+    # Axes of the file: column, row, plane; the rows as `affine` says.
+    volume = stack.counts(dataset).transpose(2, 1, 0)[:, :: 1 if known else -1]
+    image = nibabel.Nifti1Image(np.ascontiguousarray(volume), affine(stack, meta))
+    header, code = image.header, ALIGNED if known else UNKNOWN
     image.set_sform(image.affine, code=code)
     image.set_qform(image.affine, code=code)
     header.set_xyzt_units("mm" if meta.pixel_mm is not None else "unknown")
