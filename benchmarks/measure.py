@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import threading
@@ -65,6 +67,16 @@ def figure(
     """A measured figure; the goal is the most it may be, or with ``least`` the least."""
     holds = None if goal is None else bool(value >= goal if least else value <= goal)
     return {"what": what, "value": value, "unit": unit, "goal": goal, "holds": holds}
+
+
+def command_of(name: str, asked: argparse.Namespace, words: Sequence[str]) -> str:
+    """The command ``benchmarks.NAME`` with these of its options, as they were given."""
+    told = ["python", "-m", *f"benchmarks.{name}".split()]
+    for word in words:
+        value = getattr(asked, word)
+        for each in value if isinstance(value, list) else [value] if value is not None else []:
+            told += [f"--{word}", str(each)]
+    return shlex.join(told)
 
 
 def publish(name: str, figures: list[dict[str, Any]], **facts: Any) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.measure import figure, publish
+from benchmarks.measure import command_of, figure, publish
 from benchmarks.proof_phantom import FACTOR, RAREST, SETTINGS, OpenReplicate, Replicate
 from downstream.arms.catalogue import KNOWN
 from downstream.classifier_pieces import Experiment, run_pieces, start, truths_of
@@ -69,6 +68,8 @@ ARMS = {
     "boosting": ("real", *RIVALS, *CANDIDATES, *ORACLES),
 }  # fmt: skip
 """What each classifier is tried with: all arms by the first, the best known by the others."""
+ASKED = ("setting", "replicate", "classifier", "arm", "images", "steps", "seeds")
+"""What changes figures: folder, workers and budget do not."""
 Outcomes = tuple[list[Outcome], list[Truth]]
 Rungs = dict[tuple[int, int], Outcomes]
 
@@ -279,7 +280,7 @@ def publish_found(
             name: asdict(test) if isinstance(test, PairedTest) else test
             for name, test in recalls.items()
         },
-        command=command_of(asked),
+        command=command_of("proof", asked, ASKED),
         code=code_version(),
         generators=list(records),
         reports={
@@ -288,17 +289,6 @@ def publish_found(
         },
         curves=told,
     )
-
-
-def command_of(asked: argparse.Namespace) -> str:
-    """The command without what changes no figure: folder, workers, budget."""
-    words = ["python", "-m", "benchmarks.proof"]
-    for name in ("setting", "replicate", "classifier", "arm"):
-        for value in getattr(asked, name) or ():
-            words += [f"--{name}", str(value)]
-    for name in ("images", "steps", "seeds"):
-        words += [f"--{name}", str(getattr(asked, name))]
-    return shlex.join(words)
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.measure import figure, publish
+from benchmarks.measure import command_of, figure, publish
 from fastgan_aug.cli.downstream import print_report, write_report
 from fastgan_aug.cli.nested_command import Nested, run_nested
 from fastgan_aug.code_version import code_version
@@ -31,6 +31,7 @@ ARMS = (
     "real + synthetic", "real + synthetic + classical augmentation",
     "half synthetic in every class + classical augmentation",
 )  # fmt: skip
+ASKED = ("factor", "z", "folds", "classifier", "images", "steps", "seeds")
 
 
 def imported(folder: Path, factors: list[str], z: str, target: Path) -> Dataset:
@@ -117,6 +118,7 @@ def main() -> None:
     publish(
         "real_slices",
         rows,
+        command=command_of("real_slices FOLDER", asked, ASKED),
         seeds=config.downstream.seeds,
         images=asked.images,
         steps=asked.steps,
