@@ -38,7 +38,7 @@ def settings(images: int, steps: int) -> Config:
     values = load_config("demo").to_dict()
     values["training"] |= {"images": images, "checkpoint_every": images}
     values["quality"] |= {"steps": steps, "resplits": 50}
-    values["downstream"] |= {"folds": 2, "seeds": [0, 1, 2, 3], "steps": steps, "bootstrap": 500}
+    values["downstream"] |= {"folds": 2, "seeds": [0, 1, 2], "steps": steps, "bootstrap": 500}
     return Config.of(values)
 
 
@@ -61,7 +61,7 @@ def arguments() -> argparse.ArgumentParser:
     """What can be asked; the defaults are the quick setting."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--images", type=int, default=4_000, help="budget of a generator")
-    words.add_argument("--steps", type=int, default=80, help="of a fit of the classifier")
+    words.add_argument("--steps", type=int, default=40, help="of a fit of the classifier")
     words.add_argument("--rounds", type=int, default=5, help="timings of each number of workers")
     words.add_argument("--work", type=Path, default=Path("runs/benchmark-downstream"))
     return words
