@@ -142,6 +142,7 @@ def test_bad_input_raises_its_own_error_and_writes_nothing(tmp_path: Path):
     [
         ("--factor", "kind"),
         ("--out", "o.parquet"),
+        ("--factor", "kind", "--factor", "kind=x", "--dry-run"),
         ("--factor", "kind", "--dry-run", "--format", "dicom", "--z", "slice"),
         ("--factor", "kind", "--dry-run", "--format", "nifti", "--no-patients"),
         ("--factor", "a", "--factor", "b", "--dry-run", "--format", "npz"),

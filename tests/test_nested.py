@@ -101,6 +101,7 @@ def test_classes_in_brackets_are_told(
     config = Config.of({"name": "toy", "network": {"size": 32}, "downstream": {"arms": ["real"]}})
     run_nested(Nested(tmp_path / "d.parquet", config, tmp_path), Console(width=200), dry_run=True)
     told = capsys.readouterr().out
+    assert f"predicted: shape ({', '.join(f'[{v}]' for v in values)})" in told
     tested = [line for line in told.splitlines() if ", test: " in line]
     assert tested
     assert all(f"[{v}] " in line for line in tested for v in values)

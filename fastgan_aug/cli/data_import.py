@@ -271,6 +271,8 @@ def _factors(options: list[str]) -> tuple[list[str], dict[str, list[str]]]:
     names, values = [], {}
     for option in options:
         name, equals, listed = option.partition("=")
+        if name in names:
+            raise typer.BadParameter(f"{name!r} is named twice", param_hint="--factor")
         names.append(name)
         if equals:
             values[name] = [value.strip() for value in listed.split(",")]

@@ -291,6 +291,8 @@ def _print_plan(
     cost = measure_cost(config.network, config.training, dimension, steps=3)
     gan = (config.training.images / cost.images_per_second + JUDGING) * len(unfitted)
     fits = seconds_left(experiment, folds[0])
+    values = ", ".join(folds[0].train.meta.space.factor(factor).values)
+    console.print(f"  predicted: {factor} ({values})", markup=False, soft_wrap=True)
     console.print(f"  arms: {', '.join(arm.name for arm in experiment.arms)}", soft_wrap=True)
     console.print(
         f"  {len(generators)} generators of {config.training.images:,} images, {len(unfitted)} to "
