@@ -231,8 +231,8 @@ def publish_found(
 ) -> None:
     """Judges every setting and the learning curves over them.
 
-    Writes ``results/proof.json``, or ``proof-SETTING.json`` where one setting was asked for, and
-    under ``--out`` a page for each question with the slices that changed sides.
+    Writes ``results/proof-SETTINGS.json``, and under ``--out`` a page for each question with the
+    slices that changed sides.
     """
     arms, classes = [KNOWN[arm] for arm in ARMS["small-cnn"]], PATTERNS
     settings = JudgeSettings(
@@ -265,7 +265,7 @@ def publish_found(
         for j in report.judgements
     }
     publish(
-        "proof" if len(found) > 1 else f"proof-{next(iter(found))}",
+        "-".join(["proof", *found]),
         [row for name, r in reports.items() for j in r.judgements for row in figures_of(name, j)]
         + [
             figure(
