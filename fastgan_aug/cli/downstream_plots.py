@@ -119,7 +119,8 @@ def learning(curves: Sequence[LearningCurve]) -> str:
         axis.set_xlabel("real training slices of the rare class")
         axis.set_ylabel("macro-F1")
         axis.grid(axis="y", color=GRID, lw=0.7)
-        axis.legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    plot.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8)
     return plot_uri(plot)
 
 
