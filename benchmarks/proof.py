@@ -25,6 +25,7 @@ from benchmarks.measure import command_of, figure, publish
 from benchmarks.proof_phantom import FACTOR, RAREST, SETTINGS, OpenReplicate, Replicate
 from downstream.arms.catalogue import KNOWN
 from downstream.classifier_pieces import Experiment, run_pieces, start, truths_of
+from downstream.classifiers.catalogue import SMALL_CNN
 from downstream.fold import Part, patients_per_class
 from downstream.judging import JudgeSettings, judge, learning_curve
 from downstream.outcome import Outcome, Truth
@@ -63,7 +64,7 @@ BY_RULE = (
     "moved defects, half synthetic in every class + classical augmentation",
 )  # fmt: skip
 ARMS = {
-    "small-cnn": tuple(KNOWN),
+    SMALL_CNN: tuple(KNOWN),
     "residual": ("real", *RIVALS, *CANDIDATES, *ORACLES),
     "boosting": ("real", *RIVALS, *CANDIDATES, *ORACLES),
 }  # fmt: skip
@@ -231,10 +232,12 @@ def publish_found(
 ) -> None:
     """Judges every setting and the learning curves over them.
 
-    Writes ``results/proof-SETTINGS.json``, and under ``--out`` a page for each question with the
-    slices that changed sides.
+    Writes ``results/proof-SETTINGS.json``, with other classifiers than the small CNN in its name
+    where they were asked for, and under ``--out`` a page for each question with the slices that
+    changed sides.
     """
-    arms, classes = [KNOWN[arm] for arm in ARMS["small-cnn"]], PATTERNS
+    others = [name for name in asked.classifier or () if name != SMALL_CNN]
+    arms, classes = [KNOWN[arm] for arm in ARMS[SMALL_CNN]], PATTERNS
     settings = JudgeSettings(
         independent=True,
         provenance={"factor": FACTOR, "steps": asked.steps, "code": code_version()},
@@ -265,7 +268,7 @@ def publish_found(
         for j in report.judgements
     }
     publish(
-        "-".join(["proof", *found]),
+        "-".join(["proof", *found, *others]),
         [row for name, r in reports.items() for j in r.judgements for row in figures_of(name, j)]
         + [
             figure(
@@ -297,7 +300,7 @@ def arguments() -> argparse.ArgumentParser:
     words.add_argument("--out", type=Path, default=Path("runs/proof"))
     words.add_argument("--setting", choices=list(SETTINGS), action="append")
     words.add_argument("--classifier", choices=list(ARMS), action="append")
-    words.add_argument("--arm", choices=ARMS["small-cnn"], action="append", metavar="ARM",
+    words.add_argument("--arm", choices=ARMS[SMALL_CNN], action="append", metavar="ARM",
                        help="default: all of a classifier's")  # fmt: skip
     words.add_argument("--replicate", type=int, choices=range(30), action="append",
                        help=f"default: {REPLICATES}")  # fmt: skip
