@@ -14,6 +14,7 @@ from downstream.judging import JudgeSettings, judge, learning_curve
 from downstream.report import UsefulnessReport
 from downstream.statistics.fieller import Ratio
 from fastgan_aug.cli.downstream_page import share_text, write_usefulness_page
+from fastgan_aug.cli.page import new_plot, plot_uri
 
 ARMS = (
     SimulatedArm("real"),
@@ -98,3 +99,12 @@ def test_the_share_is_told_or_why_there_is_none(
 ) -> None:
     line = replace(report.judgements[0].comparisons[0], oracle="oracle", recovered=share)
     assert share_text(line) == told
+
+
+def test_names_with_dollar_signs_are_no_formulas() -> None:
+    plot, (axis,) = new_plot(3, 2)
+    axis.set_title("$\\frac{$")  # as a formula it could not be drawn
+    axis.set_yticks([0, 1], ["10 $", "$\\frac{$"])
+    axis.plot([0, 1], [0, 1], label="$\\frac{$")
+    axis.legend()
+    assert plot_uri(plot).startswith("data:image/png;base64,")

@@ -111,6 +111,8 @@ def _spectra(
             axis.fill_between(frequencies, low, high, color=colour, alpha=0.2, lw=0)
             axis.plot(frequencies, middle, color=colour, label=name, lw=1.8)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter("")
     axis.set_xlim(0, frequencies[-1])
     axis.set_xlabel("cycles/mm" if pixels else "cycles/pixel")
     axis.set_ylabel("power, of DC")

@@ -115,7 +115,11 @@ def new_plot(width: float, height: float, columns: int = 1) -> tuple[Figure, lis
 
 
 def plot_uri(plot: Figure) -> str:
-    """Data URI of a plot."""
+    """Data URI of a plot; names in it are written as they are, also with dollar signs."""
+    from matplotlib.text import Text
+
+    for text in plot.findobj(Text):
+        text.set_parse_math(False)
     stream = io.BytesIO()
     plot.savefig(stream, format="png", dpi=150, metadata={"Software": None})
     return png_uri(stream.getvalue())

@@ -34,7 +34,7 @@ def contact_sheet(dataset: Dataset, per_cell: int = 8, seed: int = 0) -> bytes:
         axis.set_axis_off()
     for line, (cell, count) in zip(axes, counts.items(), strict=False):
         line[0].text(1.0, 0.5, f"{cell}\n{count} slices", ha="right", va="center", fontsize=8,
-                     transform=line[0].transAxes)  # fmt: skip
+                     transform=line[0].transAxes, parse_math=False)  # fmt: skip
         rows = np.flatnonzero(dataset.cell_index == dataset.meta.space.index(cell))
         for axis, row in zip(line[1:], examples(dataset, rows, per_cell, random), strict=False):
             axis.imshow(dataset.images[row], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
