@@ -79,8 +79,8 @@ def main() -> None:
         started = time.perf_counter()
         assert run_nested(nested, Console()) is not None
         whole = time.perf_counter() - started
-        parts = nested.parts
-        fitted = generator_pieces(path, config, len(parts), nested.out, None)
+        parts = nested.parts()
+        fitted = generator_pieces(parts, nested.out, None)
         experiment = nested.experiment(parts, [piece.checkpoint for piece in fitted])
         seconds: dict[int, list[float]] = {1: [], 2: []}
         starts: list[float] = []

@@ -210,6 +210,44 @@ def deal_patients(dataset: Dataset, factor: str, wanted: int, seed: int) -> list
     return [patients[fold_of == k] for k in range(folds)]
 
 
+def rarest_value(dataset: Dataset, factor: str) -> str:
+    """The value with the fewest labelled slices; the first of equals in the factor's order."""
+    values = dataset.column(factor)[dataset.labelled].astype(str).tolist()
+    known = [value for value in dataset.meta.space.factor(factor).values if value in values]
+    return min(known, key=values.count)
+
+
+def thinned(train: Dataset, factor: str, value: str, slices: int, seed: int) -> Dataset:
+    """A training part as if fewer patients with a value had been collected.
+
+    The others leave with all their slices. Those who stay with fewer slices stay with more, too.
+
+    Args:
+        train: The training part.
+        factor: Whose value it is.
+        value: Of which so many slices stay.
+        slices: How many, as nearly as whole patients allow; one patient leaves at least.
+        seed: Decides who stays.
+
+    Raises:
+        DataError: there are no more slices than that, or they are of one patient.
+    """
+    of_value = train.labelled & (train.column(factor).astype(str) == value)
+    owners = train.column("patient_id").astype(str)
+    patients, counts = np.unique(owners[of_value], return_counts=True)
+    if not 0 < slices < counts.sum() or len(patients) < 2:
+        raise DataError(
+            f"a fold's training part has {counts.sum()} slices of {value}, of {len(patients)} "
+            f"patients: {slices} of them cannot be taken",
+            allowed=f"1 to {max(counts.sum() - 1, 1)} slices where there are two patients or more",
+            do="ask for other numbers of slices",
+        )
+    order = np.random.default_rng(seed).permutation(len(patients))
+    stay = np.cumsum(counts[order])[:-1]
+    leave = patients[order[1 + int(np.abs(stay - slices).argmin()) :]]
+    return train.take(~np.isin(owners, leave))
+
+
 def nested_fold(
     dataset: Dataset,
     test_patients: Sequence[str],

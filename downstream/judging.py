@@ -359,6 +359,7 @@ def learning_curve(
             gain = _test(table, _precision(table, rival, settings.independent), arm, rival)
             one = table.arms[arm]
             added = np.median([o.n_synthetic for of_fold in one.outcomes for o in of_fold])
-            rung = Rung(slices, patients, rival, table.arms[rival], one, gain, int(added))
+            overlap = None if settings.independent else table.test_over_train
+            rung = Rung(slices, patients, rival, table.arms[rival], one, gain, int(added), overlap)
             found.setdefault(classifier, []).append(rung)
     return tuple(curve_of(name, arm, of_one) for name, of_one in found.items())

@@ -81,6 +81,8 @@ class Rung:
         of_arm: Those of the synthetic arm.
         gain: Test of their difference.
         n_synthetic: Synthetic slices in one fit, median.
+        test_over_train: Test slices over training slices where the folds' training sets overlap;
+            None where the folds are independent.
     """
 
     rare_slices: int
@@ -90,6 +92,7 @@ class Rung:
     of_arm: ArmTable
     gain: PairedTest
     n_synthetic: int
+    test_over_train: float | None = None
 
 
 def curve_of(classifier: str, arm: str, rungs: Sequence[Rung]) -> LearningCurve:
@@ -124,7 +127,7 @@ def _worth(rungs: Sequence[Rung], i: int) -> Worth:
         return _unknown("the rival's curve ends here")
     if rung.gain.low <= 0:
         return _unknown("the gain is not shown to lie above 0")
-    if not rises(rung.of_rival, rungs[-1].of_rival):
+    if not rises(rung.of_rival, rungs[-1].of_rival, rung.test_over_train):
         return _unknown("the rival is not shown to gain by further patients")
     slices = np.asarray([r.rare_slices for r in rungs], np.float64)
     patients = np.asarray([r.rare_patients for r in rungs], np.float64)
@@ -143,17 +146,22 @@ def _worth(rungs: Sequence[Rung], i: int) -> Worth:
     return Worth(n / value, n / high, n / low)
 
 
-def rises(few: ArmTable, many: ArmTable) -> bool:
+def rises(few: ArmTable, many: ArmTable, test_over_train: float | None = None) -> bool:
     """Whether an arm is shown to score higher with more slices.
 
     By the t test over folds, as for a gain: resampled, three folds would show a rise of a flat
     curve far too often. Where one rung has one fold or the folds are not the same, by the
     bootstrap.
+
+    Args:
+        few: The arm with fewer slices.
+        many: The same arm, or that number's own, with more.
+        test_over_train: As in ``over_folds``.
     """
     if not len(many.by_fold) == len(few.by_fold) > 1:
         return bool(np.percentile(many.resampled[:, 0] - few.resampled[:, 0], 2.5) > 0)
     difference = (many.by_fold - few.by_fold)[:, None]
-    precision = over_folds(difference, None)
+    precision = over_folds(difference, test_over_train)
     se = float(np.sqrt(precision.covariance[0, 0]))
     test = paired_test(float(difference.mean()), se, float(precision.df[0]))
     return test.low > 0

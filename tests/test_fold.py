@@ -13,6 +13,8 @@ from downstream.fold import (
     deal_patients,
     nested_fold,
     patients_per_class,
+    rarest_value,
+    thinned,
     truth_of,
 )
 from fastgan_aug.data.dataset import Dataset
@@ -132,3 +134,35 @@ def test_a_class_with_one_patient_beside_the_test_is_learnt_and_nobody_held_back
         part = getattr(fold, name)
         with pytest.raises(DataError, match="no labelled slice"):
             replace(fold, **{name: part.take(np.zeros(len(part), np.bool_))}).check()
+
+
+def test_fewer_slices_are_those_of_fewer_patients(toy: Dataset) -> None:
+    """Who stays with few slices stays with more; nobody else leaves."""
+    assert rarest_value(toy, "shape") == "cross"
+    before: set[str] = set()
+    for slices in (4, 7):
+        few = thinned(toy, "shape", "cross", slices, seed=1)
+        values = few.column("shape")[few.labelled].astype(str).tolist()
+        owners = set(few.column("patient_id")[few.labelled][np.asarray(values) == "cross"])
+        assert abs(values.count("cross") - slices) <= 2, "a donor has four slices at most"
+        assert before <= owners
+        before = owners
+        left = set(toy.patients) - set(few.patients)
+        assert left
+        others = patients_per_class(few, "shape").items() - {("cross", len(owners))}
+        assert others < patients_per_class(toy, "shape").items()
+        assert few.digest == thinned(toy, "shape", "cross", slices, seed=1).digest
+
+
+@pytest.mark.parametrize("slices", [0, 12, 100])
+def test_more_slices_than_there_are_cannot_be_left(toy: Dataset, slices: int) -> None:
+    with pytest.raises(DataError, match="12 slices of cross, of 3 patients"):
+        thinned(toy, "shape", "cross", slices, seed=0)
+
+
+def test_one_patient_cannot_be_thinned(toy: Dataset) -> None:
+    owners = toy.column("patient_id").astype(str)
+    cross = toy.column("shape").astype(str) == "cross"
+    first = owners[cross][0]
+    with pytest.raises(DataError, match="of 1 patients"):
+        thinned(toy.take(~cross | (owners == first)), "shape", "cross", 2, seed=0)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from downstream.learning_curve import LearningCurve
     from downstream.material import SyntheticSource
     from downstream.report import Judgement, UsefulnessReport
     from fastgan_aug.config import Config
@@ -41,6 +42,8 @@ Examples:
   fastgan-aug downstream --data phantom.parquet --config demo --dry-run
 
   fastgan-aug downstream --data phantom.parquet --config demo --budget 60
+
+  fastgan-aug downstream --data phantom.parquet --config demo --rare-slices 16 --rare-slices 32
 
   fastgan-aug downstream --data phantom.parquet --url http://127.0.0.1:8000 --tracking-uri URI
 """
@@ -79,6 +82,15 @@ def downstream_command(
     budget: Annotated[
         float | None, typer.Option(min=0, help="Minutes after which no further piece is begun.")
     ] = None,
+    rare_slices: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Learning curve: also with about N training slices of the "
+            "rarest class, and generators fitted on them. Repeat it.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """Compares the arms and writes the page and JSON."""
@@ -90,14 +102,16 @@ def downstream_command(
 
     console, settings = Console(), load_config(config)
     if url is not None:
-        _refuse_options_of_folds(dry_run or ray or workers is not None or budget is not None)
+        _refuse_options_of_folds(
+            dry_run or ray or workers is not None or budget is not None or bool(rare_slices)
+        )
         _judge_served(data, settings, url, model, tracking_uri, out, unsafe_no_groups, console)
         return
     sigterm_as_ctrl_c()
     uri = tracking_uri or settings.tracking.uri
     asked = Nested(
         data.resolve(), settings, out.resolve(), workers or usable_cores(), ray,
-        None if budget is None else 60 * budget, uri, unsafe_no_groups,
+        None if budget is None else 60 * budget, uri, unsafe_no_groups, tuple(rare_slices or ()),
     )  # fmt: skip
     if (found := run_nested(asked, console, dry_run=dry_run)) is not None:
         print_report(found.report, console)
@@ -111,8 +125,8 @@ def _refuse_options_of_folds(given: bool) -> None:
 
     if given:
         raise ConfigError(
-            "--dry-run, --workers, --ray and --budget are for a generator per fold, and --url "
-            "judges a version that is served",
+            "--dry-run, --workers, --ray, --budget and --rare-slices are for a generator per fold, "
+            "and --url judges a version that is served",
             allowed="--url without them",
             do="leave them out, or leave --url out",
         )
@@ -276,6 +290,8 @@ def print_report(report: UsefulnessReport, console: Console) -> None:
         console.print(report.caveat, style="bold red", markup=False)
     for judgement in report.judgements:
         _print_judgement(judgement, sum(report.test_slices), console)
+    for curve in report.curves:
+        _print_curve(curve, console)
     for note in report.notes:
         console.print(f"note: {note}", markup=False)
 
@@ -297,6 +313,24 @@ def _print_judgement(judgement: Judgement, test_slices: int, console: Console) -
         if c.detectable is not None:
             gain = f"a true gain of {c.detectable:.3f}" if c.detectable < 1 else "no gain at all"
             console.print(f"  {gain} would have been found with a power of 0.8")
+
+
+def _print_curve(curve: LearningCurve, console: Console) -> None:
+    heads = ("rare slices", "patients", "best real arm", "its macro-F1", "gain")
+    table = Table(*heads, box=None, title=f"{curve.classifier}: {escape(curve.arm)}")
+    for point in curve.points:
+        gain, score = point.gain, point.rival_score
+        table.add_row(
+            str(point.rare_slices), str(point.rare_patients), escape(point.rival),
+            f"{score.value:.3f}", f"{gain.value:+.3f}\n\\[{gain.low:+.3f}, {gain.high:+.3f}]",
+        )  # fmt: skip
+    console.print(table)
+    for point in curve.points:
+        if (worth := point.worth).value is not None:
+            console.print(
+                f"  with {point.rare_slices} slices one more patient is worth "
+                f"{worth.value:.0f} synthetic slices ({worth.low:.0f} to {worth.high:.0f})"
+            )
 
 
 def write_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,30 +24,41 @@ class NestedParts:
         number: Of the fold.
         config: Its ``data`` and ``downstream`` sections decide the folds.
         unsafe_no_groups: Takes data without patients.
+        rare_slices: About so many training slices of the rarest class; None: all there are.
     """
 
     data: Path
     number: int
     config: Config = field(compare=False)
     unsafe_no_groups: bool = False
+    rare_slices: int | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        """All of the rows that are kept."""
+        return read_kept(self.data, self.config)
 
     def fold(self) -> Fold:
         """The fold, checked, without a generator.
 
         Raises:
-            DataError: too few patients, or data without any.
+            DataError: too few patients or slices, or data without patients.
             LeakageError: see ``Fold.check``.
         """
         from downstream.classifier_pieces import factor_of
-        from downstream.fold import deal_patients, nested_fold
+        from downstream.fold import deal_patients, nested_fold, rarest_value, thinned
 
-        dataset, seed = read_kept(self.data, self.config), self.config.data.split_seed
+        dataset, seed = self.dataset, self.config.data.split_seed
         factor = factor_of(dataset, self.config.downstream)
         dealt = deal_patients(dataset, factor, self.config.downstream.folds, seed)
         tested = dealt[self.number].tolist()
         fold = nested_fold(
             dataset, tested, self.number, seed, factor, unsafe_no_groups=self.unsafe_no_groups
         )
+        if self.rare_slices is not None:
+            rarest = rarest_value(dataset, factor)
+            fewer = thinned(fold.train, factor, rarest, self.rare_slices, seed)
+            fold = replace(fold, train=fewer)
         fold.check(unsafe_no_groups=self.unsafe_no_groups)
         return fold
 
@@ -116,20 +128,18 @@ def with_generator(fold: Fold, checkpoint: Path) -> Fold:
 
 
 def generator_pieces(
-    data: Path, config: Config, folds: int, out: Path, tracking_uri: str | None,
-    *, unsafe_no_groups: bool = False,
-) -> list[GeneratorPiece]:  # fmt: skip
+    parts: Sequence[NestedParts], out: Path, tracking_uri: str | None
+) -> list[GeneratorPiece]:
     """One fit for each fold, in one process each, so that the folds share the cores."""
     from fastgan_aug.engines.fold_generator import GeneratorPiece
     from fastgan_aug.engines.pieces import with_seed
 
-    engine = config.engine.model_copy(update={"kind": "local", "workers": 1})
-    rows = config.data.model_copy(update={"test_fraction": 0.0})
-    alone = config.model_copy(update={"engine": engine, "data": rows})
-    return [
-        GeneratorPiece(
-            "fold", number, with_seed(alone, number), data, out,
-            NestedParts(data, number, config, unsafe_no_groups), tracking_uri,
-        )
-        for number in range(folds)
-    ]  # fmt: skip
+    found = []
+    for part in parts:
+        config = part.config
+        engine = config.engine.model_copy(update={"kind": "local", "workers": 1})
+        rows = config.data.model_copy(update={"test_fraction": 0.0})
+        alone = with_seed(config.model_copy(update={"engine": engine, "data": rows}), part.number)
+        name = "fold" if part.rare_slices is None else f"rare-{part.rare_slices}-fold"
+        found.append(GeneratorPiece(name, part.number, alone, part.data, out, part, tracking_uri))
+    return found

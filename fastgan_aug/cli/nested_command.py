@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fastgan_aug.cli.fits import duration, fit_bars
 from fastgan_aug.cli.nested import NestedParts, OpenNested, generator_pieces, read_kept
+from fastgan_aug.cli.nested_report import digests, gate_notes, judged
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from downstream.fold import Fold
     from downstream.report import UsefulnessReport
     from fastgan_aug.config import Config
+    from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.engines.fold_generator import GeneratorPiece
     from fastgan_aug.engines.pieces import Run
 
@@ -43,6 +45,8 @@ class Nested:
         budget: Seconds after which nothing new is begun; None: all is done.
         tracking_uri: MLflow's; None tracks nothing.
         unsafe_no_groups: Takes data without patients; every verdict is then NO EVIDENCE.
+        rare_slices: Further experiments of the learning curve, each with about so many training
+            slices of the rarest class.
     """
 
     data: Path
@@ -53,10 +57,10 @@ class Nested:
     budget: float | None = None
     tracking_uri: str | None = None
     unsafe_no_groups: bool = False
+    rare_slices: Sequence[int] = ()
 
-    @property
-    def parts(self) -> list[NestedParts]:
-        """The folds.
+    def parts(self, rare_slices: int | None = None) -> list[NestedParts]:
+        """The folds, with so many training slices of the rarest class; None: with all.
 
         Raises:
             DataError: too few patients.
@@ -67,7 +71,10 @@ class Nested:
         dataset = read_kept(self.data, self.config)
         section = self.config.downstream
         n = count_folds(dataset, factor_of(dataset, section), section.folds)
-        return [NestedParts(self.data, k, self.config, self.unsafe_no_groups) for k in range(n)]
+        return [
+            NestedParts(self.data, k, self.config, self.unsafe_no_groups, rare_slices)
+            for k in range(n)
+        ]
 
     def experiment(self, parts: Sequence[NestedParts], checkpoints: Sequence[Path]) -> Experiment:
         """What is compared, on folds with these generators."""
@@ -75,8 +82,50 @@ class Nested:
         from downstream.classifier_pieces import Experiment
 
         folds = [OpenNested(*both) for both in zip(parts, checkpoints, strict=True)]
-        arms = arms_named(self.config.downstream.arms)
-        return Experiment(folds, arms, self.config.downstream, self.config.augment, self.out)
+        arms, few = arms_named(self.config.downstream.arms), parts[0].rare_slices
+        out = self.out if few is None else self.out / f"rare-{few}"
+        return Experiment(folds, arms, self.config.downstream, self.config.augment, out)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The experiment at one number of rare training slices.
+
+    Attributes:
+        parts: Its folds.
+        folds: The same, read, without generators.
+        generators: One for each fold.
+    """
+
+    parts: Sequence[NestedParts]
+    folds: Sequence[Fold]
+    generators: Sequence[GeneratorPiece]
+
+    @classmethod
+    def of(cls, asked: Nested, rare_slices: int | None) -> Rung:
+        """Reads the folds.
+
+        Raises:
+            DataError: too few patients or slices.
+        """
+        parts = asked.parts(rare_slices)
+        generators = generator_pieces(parts, asked.out, asked.tracking_uri)
+        return cls(parts, [part.fold() for part in parts], generators)
+
+    @property
+    def name(self) -> str:
+        """Said before its folds; empty with all slices."""
+        few = self.parts[0].rare_slices
+        return "" if few is None else f"with {few} rare slices, "
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A rung whose generators are fitted, and all classifiers that the budget allowed."""
+
+    rung: Rung
+    records: Sequence[dict[str, Any]]
+    experiment: Experiment
 
 
 @dataclass(frozen=True)
@@ -100,34 +149,62 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
 
     Raises:
         InvalidDataset: validation found errors in the data.
+        ConfigError: two numbers of rare slices leave the same patients.
         DataError: a fold has too few slices for an arm; nothing was fitted yet.
         FastGANAugError: see ``engines.fold_generator`` and ``downstream.classifier_pieces``.
     """
     from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.ray_cluster import ray_cluster
 
-    begun, parts = time.monotonic(), asked.parts
+    begun = time.monotonic()
+    rungs = [Rung.of(asked, few) for few in (None, *sorted(set(asked.rare_slices), reverse=True))]
+    _refuse_alike(rungs)
     # The whole of it: a slice under two patients may stand in training and test.
     check_valid(read_kept(asked.data, asked.config))
-    folds = [part.fold() for part in parts]
-    _check_arms(asked, folds)
-    generators = generator_pieces(
-        asked.data, asked.config, len(parts), asked.out, asked.tracking_uri,
-        unsafe_no_groups=asked.unsafe_no_groups,
-    )  # fmt: skip
-    _print_plan(asked, folds, generators, parts, console)
+    _check_arms(asked, [fold for rung in rungs for fold in rung.folds])
+    _print_plan(asked, rungs, console)
     if dry_run:
         return None
+    done: list[Fitted] = []
     with ray_cluster(asked.config.engine.timeout) if asked.ray else nullcontext():
-        records = _fit_generators(asked, generators, begun, console)
-        if len(records) < len(generators):
-            _say_budget(len(generators) - len(records), "generators", console)
-            return None
-        experiment = asked.experiment(parts, [piece.checkpoint for piece in generators])
-        _run_pieces(asked, experiment, folds, records, begun, console)
-    report = judged(asked, experiment, folds, records, console)
+        for rung in rungs:
+            if (fitted := _fit(asked, rung, begun, console)) is None:
+                break
+            done.append(fitted)
+    if not done or (report := judged(asked, done)) is None:
+        return None
+    folds = rungs[0].folds
     images = {fold.number: fold.test.images[fold.test.labelled] for fold in folds}
-    return None if report is None else Found(report, images)
+    return Found(report, images)
+
+
+def _fit(asked: Nested, rung: Rung, begun: float, console: Console) -> Fitted | None:
+    """The generators and, in time, the classifiers; None where the budget ended before."""
+    records = _fit_generators(asked, rung, begun, console)
+    if missing := len(rung.generators) - len(records):
+        _say_budget(missing, f"{rung.name}generators", console)
+        return None
+    experiment = asked.experiment(rung.parts, [piece.checkpoint for piece in rung.generators])
+    _run_pieces(asked, experiment, rung, records, begun, console)
+    if missing := len(experiment.waiting):
+        _say_budget(missing, f"{rung.name}fits", console)
+    return Fitted(rung, records, experiment)
+
+
+def _refuse_alike(rungs: Sequence[Rung]) -> None:
+    """Two numbers of rare slices that are one would fit everything twice."""
+    from fastgan_aug.errors import ConfigError
+
+    known: dict[tuple[str, ...], Rung] = {}
+    for rung in rungs:
+        other = known.setdefault(tuple(fold.train.digest for fold in rung.folds), rung)
+        if other is not rung:
+            numbers = [str(one.parts[0].rare_slices) for one in (rung, other)]
+            raise ConfigError(
+                f"{' and '.join(numbers)} rare slices are of the same patients",
+                allowed="numbers that differ by a patient's slices or more",
+                do="leave one of them out",
+            )
 
 
 def _check_arms(asked: Nested, folds: Sequence[Fold]) -> None:
@@ -140,66 +217,6 @@ def _check_arms(asked: Nested, folds: Sequence[Fold]) -> None:
         factor = factor_of(fold.train, asked.config.downstream)
         material = material_of(fold, factor, asked.config.augment)
         check_arms(arms_named(asked.config.downstream.arms), material)
-
-
-def judged(
-    asked: Nested,
-    experiment: Experiment,
-    folds: Sequence[Fold],
-    records: Sequence[dict[str, Any]],
-    console: Console,
-) -> UsefulnessReport | None:
-    """What the seeds that are complete say; None where there is none."""
-    from downstream.classifier_pieces import factor_of
-    from downstream.experiment import NO_GROUPS
-    from downstream.fold import truth_of
-    from downstream.judging import JudgeSettings, judge
-    from fastgan_aug.data.schema import BY_PATIENT
-
-    seeds = experiment.complete_seeds
-    if missing := len(experiment.waiting):
-        _say_budget(missing, "fits", console)
-    if not seeds:
-        return None
-    factor = factor_of(folds[0].train, asked.config.downstream)
-    truths = [truth_of(fold, factor) for fold in folds]
-    classes = folds[0].train.meta.space.factor(factor).values
-    outcomes = [o for o in experiment.outcomes if o.seed in seeds]
-    grouped = all(fold.train.meta.grouping == BY_PATIENT for fold in folds)
-    settings = JudgeSettings(
-        bootstrap=asked.config.downstream.bootstrap,
-        caveat="" if grouped else NO_GROUPS,
-        notes=tuple(gate_notes(records)),
-        provenance={
-            "factor": factor,
-            "config_digest": asked.config.digest,
-            "generators": list(records),
-            "folds": [digests(fold) for fold in folds],
-        },
-    )
-    return judge(outcomes, truths, experiment.arms, classes, settings)
-
-
-def gate_notes(records: Sequence[dict[str, Any]]) -> list[str]:
-    """What the gate said of each fold's generator; a fold is kept whatever it said."""
-    return [f"Fold {r['seed']}: {_gate_words(r['verdict'])}" for r in records]
-
-
-def _gate_words(verdict: dict[str, Any]) -> str:
-    if verdict["passed"]:
-        return "the gate says PASS of its generator."
-    if not verdict["answers"]:
-        return f"the gate {verdict['failures'][0]['text']}; the fold is kept."
-    return (
-        f"the gate says FAIL of its generator ({len(verdict['failures'])} of {verdict['answers']} "
-        "answers); the fold is kept, since to drop it would select."
-    )
-
-
-def digests(fold: Fold) -> dict[str, str]:
-    """Of the fold's parts."""
-    parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
-    return {name: part.digest for name, part in parts.items()}
 
 
 def _run(asked: Nested) -> Run:
@@ -215,28 +232,29 @@ def _left(asked: Nested, begun: float) -> float | None:
 
 
 def _fit_generators(
-    asked: Nested, pieces: Sequence[GeneratorPiece], begun: float, console: Console
+    asked: Nested, rung: Rung, begun: float, console: Console
 ) -> list[dict[str, Any]]:
     from fastgan_aug.engines.fold_generator import fit_generator
 
     def in_time() -> Any:
-        for piece in pieces:
+        for piece in rung.generators:
             # A finished one is only looked at, whether it is of this data and configuration.
             if piece.done is not None or _left(asked, begun) != 0:
                 yield piece
 
     records = []
-    with fit_bars(pieces, console):
+    with fit_bars(rung.generators, console):
         for record in _run(asked)(fit_generator, in_time()):
             records.append(record)
-            console.print(f"  {gate_notes([record])[0]}", markup=False, soft_wrap=True)
+            (note,) = gate_notes([record], rung.name)
+            console.print(f"  {note}", markup=False, soft_wrap=True)
     return records
 
 
 def _run_pieces(
     asked: Nested,
     experiment: Experiment,
-    folds: Sequence[Fold],
+    rung: Rung,
     records: Sequence[dict[str, Any]],
     begun: float,
     console: Console,
@@ -245,12 +263,13 @@ def _run_pieces(
 
     facts: list[dict[str, Any]] = [
         digests(fold) | {"generator": record["checkpoint_digest"]}
-        for fold, record in zip(folds, records, strict=True)
+        for fold, record in zip(rung.folds, records, strict=True)
     ]
     start(experiment, facts)
     if waiting := len(experiment.waiting):
-        took = seconds_left(experiment, folds[0]) / asked.workers
-        console.print(f"{waiting} of {len(experiment.pieces)} fits to do: about {duration(took)}")
+        took = seconds_left(experiment, rung.folds[0]) / asked.workers
+        told = f"{waiting} of {len(experiment.pieces)} {rung.name}fits to do"
+        console.print(f"{told}: about {duration(took)}")
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         total = len(experiment.pieces)
@@ -261,45 +280,50 @@ def _run_pieces(
         )  # fmt: skip
 
 
-def _print_plan(
-    asked: Nested,
-    folds: Sequence[Fold],
-    generators: Sequence[GeneratorPiece],
-    parts: Sequence[NestedParts],
-    console: Console,
-) -> None:
+def _print_plan(asked: Nested, rungs: Sequence[Rung], console: Console) -> None:
     """Folds with counts and patients, arms, fits, and how long all that takes here."""
     from downstream.classifier_pieces import factor_of, seconds_left
-    from downstream.fold import patients_per_class
     from fastgan_aug.gan.cost import measure_cost
 
-    factor = factor_of(folds[0].train, asked.config.downstream)
-    for fold in folds:
-        sides = {"train": fold.train, "validation": fold.validation, "test": fold.test}
-        for name, part in sides.items():
-            values = part.column(factor)[part.labelled].astype(str).tolist()
-            told = ", ".join(
-                f"{value} {values.count(value)} of {n}"
-                for value, n in patients_per_class(part, factor).items()
-            )
-            told = f"{told} patients" if told else "none, since a class has too few patients"
-            line = f"  fold {fold.number}, {name}: {told}"
-            console.print(line, markup=False, soft_wrap=True)
-    experiment = asked.experiment(parts, [asked.out] * len(parts))
+    (whole, *fewer), config = rungs, asked.config
+    folds = whole.folds
+    space, factor = folds[0].train.meta.space, factor_of(folds[0].train, config.downstream)
+    sides = ("train", "validation", "test")
+    shown = [("", fold, side) for fold in folds for side in sides]
+    shown += [(rung.name, fold, "train") for rung in fewer for fold in rung.folds]
+    for name, fold, side in shown:
+        line = f"  {name}fold {fold.number}, {side}: {_counts(getattr(fold, side), factor)}"
+        console.print(line, markup=False, soft_wrap=True)
+    experiments = [asked.experiment(r.parts, [asked.out] * len(r.parts)) for r in rungs]
+    generators = [piece for rung in rungs for piece in rung.generators]
     unfitted = [piece for piece in generators if piece.done is None]
-    config, dimension = asked.config, folds[0].train.meta.space.dimension
-    cost = measure_cost(config.network, config.training, dimension, steps=3)
+    cost = measure_cost(config.network, config.training, space.dimension, steps=3)
     gan = (config.training.images / cost.images_per_second + JUDGING) * len(unfitted)
-    fits = seconds_left(experiment, folds[0])
-    values = ", ".join(folds[0].train.meta.space.factor(factor).values)
+    fits = sum(seconds_left(each, folds[0]) for each in experiments)
+    pieces, waiting = (sum(len(getattr(each, name)) for each in experiments)
+                       for name in ("pieces", "waiting"))  # fmt: skip
+    values = ", ".join(space.factor(factor).values)
     console.print(f"  predicted: {factor} ({values})", markup=False, soft_wrap=True)
-    console.print(f"  arms: {', '.join(arm.name for arm in experiment.arms)}", soft_wrap=True)
+    arms = ", ".join(arm.name for arm in experiments[0].arms)
+    console.print(f"  arms: {arms}", soft_wrap=True)
     console.print(
         f"  {len(generators)} generators of {config.training.images:,} images, {len(unfitted)} to "
-        f"do; {len(experiment.pieces)} fits of the classifier, {len(experiment.waiting)} to do: "
+        f"do; {pieces} fits of the classifier, {waiting} to do: "
         f"about {duration((gan + fits) / asked.workers)}, {asked.workers} at once",
         soft_wrap=True,
     )
+
+
+def _counts(part: Dataset, factor: str) -> str:
+    """Slices and patients of each class."""
+    from downstream.fold import patients_per_class
+
+    values = part.column(factor)[part.labelled].astype(str).tolist()
+    told = ", ".join(
+        f"{value} {values.count(value)} of {n}"
+        for value, n in patients_per_class(part, factor).items()
+    )
+    return f"{told} patients" if told else "none, since a class has too few patients"
 
 
 def _say_budget(missing: int, what: str, console: Console) -> None:

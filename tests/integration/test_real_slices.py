@@ -122,7 +122,7 @@ def test_the_nested_proof_tests_every_class_in_every_fold(imported: Path) -> Non
     dataset = Dataset.read(imported)
     patients = patients_per_class(dataset, "pattern")
     config = Config.of({"name": "real", "downstream": {"folds": 100}})
-    parts = Nested(imported, config, imported.parent / "nested").parts
+    parts = Nested(imported, config, imported.parent / "nested").parts()
     assert len(parts) == min(patients.values())
     tested: list[str] = []
     for part in parts:
