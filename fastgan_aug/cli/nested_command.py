@@ -182,12 +182,12 @@ def _fit(asked: Nested, rung: Rung, begun: float, console: Console) -> Fitted | 
     """The generators and, in time, the classifiers; None where the budget ended before."""
     records = _fit_generators(asked, rung, begun, console)
     if missing := len(rung.generators) - len(records):
-        _say_budget(missing, f"{rung.name}generators", console)
+        _say_budget(f"{rung.name}{missing} generators", console)
         return None
     experiment = asked.experiment(rung.parts, [piece.checkpoint for piece in rung.generators])
     _run_pieces(asked, experiment, rung, records, begun, console)
     if missing := len(experiment.waiting):
-        _say_budget(missing, f"{rung.name}fits", console)
+        _say_budget(f"{rung.name}{missing} fits", console)
     return Fitted(rung, records, experiment)
 
 
@@ -268,8 +268,8 @@ def _run_pieces(
     start(experiment, facts)
     if waiting := len(experiment.waiting):
         took = seconds_left(experiment, rung.folds[0]) / asked.workers
-        told = f"{waiting} of {len(experiment.pieces)} {rung.name}fits to do"
-        console.print(f"{told}: about {duration(took)}")
+        told = f"{rung.name}{waiting} of {len(experiment.pieces)} fits to do"
+        console.print(f"{told[0].upper()}{told[1:]}: about {duration(took)}")
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         total = len(experiment.pieces)
@@ -326,8 +326,7 @@ def _counts(part: Dataset, factor: str) -> str:
     return f"{told} patients" if told else "none, since a class has too few patients"
 
 
-def _say_budget(missing: int, what: str, console: Console) -> None:
+def _say_budget(missing: str, console: Console) -> None:
     console.print(
-        f"the budget is spent, {missing} {what} are still to be done: give the command again",
-        style="bold",
+        f"the budget is spent, {missing} are still to be done: give the command again", style="bold"
     )
