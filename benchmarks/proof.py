@@ -232,11 +232,13 @@ def publish_found(
 ) -> None:
     """Judges every setting and the learning curves over them.
 
-    Writes ``results/proof-SETTINGS.json``, with other classifiers than the small CNN in its name
-    where they were asked for, and under ``--out`` a page for each question with the slices that
-    changed sides.
+    Writes ``results/proof-SETTINGS.json``, with other classifiers than the small CNN and other
+    replicates than the usual ones in its name where they were asked for, and under ``--out`` a page
+    for each question with the slices that changed sides.
     """
     others = [name for name in asked.classifier or () if name != SMALL_CNN]
+    if (numbers := tuple(asked.replicate or REPLICATES)) != REPLICATES:
+        others += ["replicates", f"{min(numbers)}-{max(numbers)}"]
     arms, classes = [KNOWN[arm] for arm in ARMS[SMALL_CNN]], PATTERNS
     settings = JudgeSettings(
         independent=True,
