@@ -47,7 +47,7 @@ LEAST_SHARE = 0.5
 IMAGES = 100_000
 CURVE_ARM = "half synthetic in every class + classical augmentation"
 RIVALS = (
-    "class weights", "oversampling + classical augmentation",
+    "class weights", "oversampling + classical augmentation", "classical augmentation",
     "moved defects + classical augmentation",
 )  # fmt: skip
 CANDIDATES = (

@@ -177,7 +177,7 @@ class DownstreamConfig(_Section):
         learning_rate: Peak of the one-cycle schedule.
         width: Feature maps of the classifier's first layer.
         bootstrap: Resamplings of folds, seeds and test patients for the intervals.
-        arms: Names of the arms that are compared (`downstream.arms`); none names the usual five.
+        arms: Names of the arms that are compared (`downstream.arms`); none names the usual six.
         classifiers: Each arm is fitted with each of these: `small-cnn`, `residual`, `boosting`, or
             the import path of one's own torch module or scikit-learn estimator.
     """

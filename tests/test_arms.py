@@ -205,7 +205,7 @@ def test_a_flip_rule_of_another_data_set_is_refused(material: Material) -> None:
 
 def test_the_arms_have_their_own_names() -> None:
     assert len({arm.name for arm in ARMS}) == len(ARMS)
-    assert [arm.source for arm in ARMS] == ["real", "real", "real", "synthetic", "synthetic"]
+    assert [arm.source for arm in ARMS] == ["real"] * 4 + ["synthetic"] * 2
 
 
 def test_trained_patients_follow_from_the_digest_or_are_unknown(toy: Dataset) -> None:

@@ -47,7 +47,9 @@ def with_source(name: str, ratio: str, both: bool) -> Arm:
 ARMS = (
     Arm("real", real),
     Arm("class weights", class_weights),
+    # Scarce classes need the first of these two, others do better by the second (docs/proof.md).
     Arm("oversampling + classical augmentation", augmented(oversampling), needs=AUGMENTS),
+    Arm("classical augmentation", augmented(real), needs=AUGMENTS),
     with_source("real + synthetic", "fill", both=False),
     Arm("half synthetic in every class + classical augmentation",
         augmented(everywhere("synthetic")), "synthetic", EVERY_CLASS, needs=AUGMENTS),
@@ -56,7 +58,6 @@ ARMS = (
 FURTHER_ARMS = (
     Arm("focal loss", focal, needs=frozenset({FOCAL})),
     Arm("oversampling", oversampling),
-    Arm("classical augmentation", augmented(real), needs=AUGMENTS),
     Arm("mixup", mixup, needs=frozenset({MIXUP})),
     Arm("moved defects", moved_defects),
     Arm("moved defects + classical augmentation", augmented(moved_defects), needs=AUGMENTS),
