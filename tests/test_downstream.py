@@ -86,7 +86,7 @@ def test_counts_and_parents_are_told(
     assert (told["train_digest"], told["test_digest"]) == (train.digest, test.digest)
     missing = sum(max(counts) - n for n in counts)
     everywhere = len(counts) * max(counts)
-    assert [arm.n_synthetic for arm in only(report).arms] == [0, 0, 0, missing, everywhere]
+    assert [arm.n_synthetic for arm in only(report).arms] == [0, 0, 0, 0, missing, everywhere]
 
 
 def test_the_rival_is_chosen_without_the_test(report: UsefulnessReport) -> None:
