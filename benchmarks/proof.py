@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -224,6 +224,27 @@ def images_of(replicates: Sequence[Replicate]) -> dict[int, NDArray[np.float32]]
     return {k: Part.of(test, FACTOR).images for k, test in enumerate(tested)}
 
 
+def results_name(settings: Iterable[str], asked: argparse.Namespace) -> str:
+    """``proof-SETTINGS``, then other classifiers than the small CNN and unusual replicates."""
+    others = [name for name in asked.classifier or () if name != SMALL_CNN]
+    if (numbers := tuple(asked.replicate or REPLICATES)) != REPLICATES:
+        others += ["replicates", f"{min(numbers)}-{max(numbers)}"]
+    return "-".join(["proof", *settings, *others])
+
+
+def recall_figures(recalls: Mapping[str, PairedTest | float | None]) -> list[dict[str, Any]]:
+    """A line of the table for each judgement whose chosen arm changes the rare recall."""
+    return [
+        figure(
+            f"{name}: gain in recall of {RAREST} by the chosen arm",
+            test.value if isinstance(test, PairedTest) else test,
+            "",
+        )
+        for name, test in recalls.items()
+        if test is not None
+    ]
+
+
 def publish_found(
     found: Mapping[str, Outcomes],
     records: Sequence[dict[str, Any]],
@@ -232,13 +253,9 @@ def publish_found(
 ) -> None:
     """Judges every setting and the learning curves over them.
 
-    Writes ``results/proof-SETTINGS.json``, with other classifiers than the small CNN and other
-    replicates than the usual ones in its name where they were asked for, and under ``--out`` a page
-    for each question with the slices that changed sides.
+    Writes ``results/NAME.json``, see ``results_name``, and under ``--out`` a page for each question
+    with the slices that changed sides.
     """
-    others = [name for name in asked.classifier or () if name != SMALL_CNN]
-    if (numbers := tuple(asked.replicate or REPLICATES)) != REPLICATES:
-        others += ["replicates", f"{min(numbers)}-{max(numbers)}"]
     arms, classes = [KNOWN[arm] for arm in ARMS[SMALL_CNN]], PATTERNS
     settings = JudgeSettings(
         independent=True,
@@ -270,17 +287,9 @@ def publish_found(
         for j in report.judgements
     }
     publish(
-        "-".join(["proof", *found, *others]),
+        results_name(found, asked),
         [row for name, r in reports.items() for j in r.judgements for row in figures_of(name, j)]
-        + [
-            figure(
-                f"{name}: gain in recall of {RAREST} by the chosen arm",
-                test.value if isinstance(test, PairedTest) else test,
-                "",
-            )
-            for name, test in recalls.items()
-            if test is not None
-        ],
+        + recall_figures(recalls),
         rare_recall={
             name: asdict(test) if isinstance(test, PairedTest) else test
             for name, test in recalls.items()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from toy import SIZE, make_toy_folder
 
 from fastgan_aug.data.contact_sheet import contact_sheet
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.importers.folder import import_folder
 from fastgan_aug.data.pseudonyms import PseudonymKey
-from tests.toy import SIZE, make_toy_folder
 
 
 def test_same_seed_same_picture_and_it_is_no_empty_one(toy: Dataset):

@@ -72,6 +72,10 @@ def test_a_flat_curve_is_seldom_taken_for_a_rising_one(folds: int) -> None:
 
     assert np.mean([rises(rung(0), rung(0)) for _ in range(1000)]) < 0.04
     assert np.mean([rises(rung(0), rung(0.3)) for _ in range(100)]) > 0.95
+    pairs = [(rung(0), rung(0.05)) for _ in range(200)]
+    alone, overlapping = ([rises(*pair, ratio) for pair in pairs] for ratio in (None, 0.5))
+    assert sum(overlapping) < sum(alone), "overlapping training sets ask for more"
+    assert all(a >= o for a, o in zip(alone, overlapping, strict=True))
 
 
 def test_the_order_of_the_numbers_does_not_matter() -> None:
