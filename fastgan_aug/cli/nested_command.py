@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -118,6 +119,16 @@ class Rung:
         few = self.parts[0].rare_slices
         return "" if few is None else f"with {few} rare slices, "
 
+    def rare(self, factor: str) -> tuple[int, int]:
+        """Training slices of the rarest class, and patients with it: the folds' medians."""
+        from downstream.fold import patients_per_class, rarest_value
+
+        rarest = rarest_value(self.parts[0].dataset, factor)
+        trains = [fold.train for fold in self.folds]
+        slices = [int((t.column(factor)[t.labelled].astype(str) == rarest).sum()) for t in trains]
+        patients = [patients_per_class(train, factor)[rarest] for train in trains]
+        return round(median(slices)), round(median(patients))
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -149,16 +160,17 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
 
     Raises:
         InvalidDataset: validation found errors in the data.
-        ConfigError: two numbers of rare slices leave the same patients.
+        ConfigError: two numbers of rare slices are one point of the learning curve.
         DataError: a fold has too few slices for an arm; nothing was fitted yet.
         FastGANAugError: see ``engines.fold_generator`` and ``downstream.classifier_pieces``.
     """
+    from downstream.classifier_pieces import factor_of
     from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.ray_cluster import ray_cluster
 
     begun = time.monotonic()
     rungs = [Rung.of(asked, few) for few in (None, *sorted(set(asked.rare_slices), reverse=True))]
-    _refuse_alike(rungs)
+    _refuse_alike(rungs, factor_of(rungs[0].folds[0].train, asked.config.downstream))
     # The whole of it: a slice under two patients may stand in training and test.
     check_valid(read_kept(asked.data, asked.config))
     _check_arms(asked, [fold for rung in rungs for fold in rung.folds])
@@ -191,17 +203,19 @@ def _fit(asked: Nested, rung: Rung, begun: float, console: Console) -> Fitted | 
     return Fitted(rung, records, experiment)
 
 
-def _refuse_alike(rungs: Sequence[Rung]) -> None:
-    """Two numbers of rare slices that are one would fit everything twice."""
+def _refuse_alike(rungs: Sequence[Rung], factor: str) -> None:
+    """Two numbers of rare slices with one place on the curve; often both are the same patients."""
     from fastgan_aug.errors import ConfigError
 
-    known: dict[tuple[str, ...], Rung] = {}
+    known: dict[int, Rung] = {}
     for rung in rungs:
-        other = known.setdefault(tuple(fold.train.digest for fold in rung.folds), rung)
+        slices, _ = rung.rare(factor)
+        other = known.setdefault(slices, rung)
         if other is not rung:
-            numbers = [str(one.parts[0].rare_slices) for one in (rung, other)]
+            few, more = (one.parts[0].rare_slices or "all" for one in (rung, other))
             raise ConfigError(
-                f"{' and '.join(numbers)} rare slices are of the same patients",
+                f"{few} and {more} rare slices are one point of the curve: by the folds' median "
+                f"both leave {slices}, since patients stay whole",
                 allowed="numbers that differ by a patient's slices or more",
                 do="leave one of them out",
             )

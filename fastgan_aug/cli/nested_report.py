@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,18 +72,12 @@ def _with_curves(
     report: UsefulnessReport, fitted: Sequence[Fitted], factor: str, settings: JudgeSettings
 ) -> UsefulnessReport:
     """The report with a curve of each classifier's chosen synthetic arm."""
-    from downstream.fold import patients_per_class, rarest_value
+    from downstream.fold import rarest_value
     from downstream.judging import learning_curve
 
     whole = fitted[0]
     rarest = rarest_value(whole.rung.parts[0].dataset, factor)
-    rungs = {}
-    for one in fitted:
-        trains = [fold.train for fold in one.rung.folds]
-        values = [train.column(factor)[train.labelled].astype(str).tolist() for train in trains]
-        slices = round(median(of_fold.count(rarest) for of_fold in values))
-        patients = round(median(patients_per_class(train, factor)[rarest] for train in trains))
-        rungs[slices, patients] = _known(one, factor)
+    rungs = {one.rung.rare(factor): _known(one, factor) for one in fitted}
     curves: list[LearningCurve] = []
     for judgement in report.judgements:
         if judgement.recommended is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from test_nested_leakage import CONFIG, made
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from fastgan_aug.cli.downstream import print_report, write_report
 from fastgan_aug.cli.main import app
-from fastgan_aug.cli.nested_command import Found, Nested, run_nested
+from fastgan_aug.cli.nested_command import Found, Nested, Rung, run_nested
 from fastgan_aug.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.integration
@@ -92,7 +93,7 @@ def test_what_is_done_is_not_done_again(found: Found, asked: Nested) -> None:
 
 @pytest.mark.parametrize(
     ("fewer", "error", "match"),
-    [((3, 4), ConfigError, "4 and 3|3 and 4"), ((9,), DataError, "has 9 slices of bar")],
+    [((3, 4), ConfigError, "3 and 4 rare slices"), ((9,), DataError, "has 9 slices of bar")],
 )
 def test_numbers_that_cannot_be_are_refused_first(
     asked: Nested, tmp_path: Path, fewer: tuple[int, ...], error: type[Exception], match: str
@@ -100,6 +101,21 @@ def test_numbers_that_cannot_be_are_refused_first(
     with pytest.raises(error, match=match):
         run_nested(Nested(asked.data, QUICK, tmp_path, rare_slices=fewer), Console())
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_are_one_point_of_the_curve_are_refused_first(tmp_path: Path) -> None:
+    # Donors with 1, 2 and 3 slices: of one fold 4 and 5 slices are other patients, by the folds'
+    # median they are the same number.
+    toy = made(random_labels=False)
+    first = np.flatnonzero(toy.column("shape").astype(str) == "bar")[0]
+    file = tmp_path / "shapes.parquet"
+    toy.take(~np.isin(np.arange(len(toy.images)), first + np.asarray([0, 1, 3]))).write(file)
+    four, five = (Rung.of(Nested(file, QUICK, tmp_path), few) for few in (4, 5))
+    assert [f.train.digest for f in four.folds] != [f.train.digest for f in five.folds]
+    assert four.rare("shape") == five.rare("shape")
+    with pytest.raises(ConfigError, match="4 and 5 rare slices are one point of the curve"):
+        run_nested(Nested(file, QUICK, tmp_path / "out", rare_slices=(4, 5)), Console())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_served_version_has_no_curve(asked: Nested) -> None:
