@@ -239,8 +239,11 @@ def check_exposure(serving: ServingConfig) -> None:
 
 
 def stop_service() -> None:
-    """Ends Serve and every replica; Ray itself stays."""
-    serve.shutdown()
+    """Ends the service's replicas, and Serve where nothing else is served; Ray itself stays."""
+    if set(serve.status().applications) - {APPLICATION}:
+        serve.delete(APPLICATION)
+    else:
+        serve.shutdown()
 
 
 def _await_running(deadline: float, timeout: float) -> None:

@@ -372,7 +372,23 @@ def test_the_deployed_file_builds_the_application():
         app_builder(application["args"] | {"replica_count": 2})
 
 
-# These start and end Serve themselves: the last ones, after the shared service is down.
+# These start and end the service themselves: the last ones, after the shared service is down.
+
+
+def test_stopping_leaves_what_others_serve(url):
+    @serve.deployment(ray_actor_options={"num_cpus": 0})
+    class Other:
+        def __call__(self):
+            return "another team's"
+
+    serve.run(Other.bind(), name="other", route_prefix="/other")
+    for _ in range(2):  # stopping what is not served either
+        stop_service()
+        assert set(serve.status().applications) == {"other"}
+        assert httpx.get(f"{url}/other").text == "another team's"
+    serve.delete("other")
+    stop_service()
+    assert not serve.status().applications
 
 
 def test_other_machines_are_not_served_without_tokens(local_ray, registry):
