@@ -69,8 +69,9 @@ ARMS = {
     "boosting": ("real", *RIVALS, *CANDIDATES, *ORACLES),
 }  # fmt: skip
 """What each classifier is tried with: all arms by the first, the best known by the others."""
-ASKED = ("setting", "replicate", "classifier", "arm", "images", "steps", "seeds")
+ASKED = ("setting", "scanner", "replicate", "classifier", "arm", "images", "steps", "seeds")
 """What changes figures: folder, workers and budget do not."""
+SECOND = "second"
 Outcomes = tuple[list[Outcome], list[Truth]]
 Rungs = dict[tuple[int, int], Outcomes]
 
@@ -132,7 +133,7 @@ def experiments_of(
         Experiment(
             folds, [KNOWN[arm] for arm in ARMS[classifier] if not only or arm in only],
             config.model_copy(update={"classifiers": [classifier]}), rules,
-            replicates[0].out / setting,
+            replicates[0].judged / setting,
         )
         for classifier in config.classifiers
     ]  # fmt: skip
@@ -225,8 +226,9 @@ def images_of(replicates: Sequence[Replicate]) -> dict[int, NDArray[np.float32]]
 
 
 def results_name(settings: Iterable[str], asked: argparse.Namespace) -> str:
-    """``proof-SETTINGS``, then other classifiers than the small CNN and unusual replicates."""
-    others = [name for name in asked.classifier or () if name != SMALL_CNN]
+    """``proof-SETTINGS``, then what is unusual: scanner, classifiers and replicates."""
+    others = [f"{asked.scanner}-scanner"] if asked.scanner else []
+    others += [name for name in asked.classifier or () if name != SMALL_CNN]
     if (numbers := tuple(asked.replicate or REPLICATES)) != REPLICATES:
         others += ["replicates", f"{min(numbers)}-{max(numbers)}"]
     return "-".join(["proof", *settings, *others])
@@ -279,7 +281,7 @@ def publish_found(
         for name, both in of.items():
             judged[name + question] = both
             reports[name + question] = replace(judge(*both, arms, classes, settings), curves=curves)
-            folder = asked.out / name / (WITHOUT_RULE if question else "all rivals")
+            folder = replicates[0].judged / name / (WITHOUT_RULE if question else "all rivals")
             write_report(reports[name + question], folder, images[name])
     recalls = {
         f"{name}, {j.classifier}": rare_recall(j, judged[name])
@@ -310,6 +312,11 @@ def arguments() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--out", type=Path, default=Path("runs/proof"))
     words.add_argument("--setting", choices=list(SETTINGS), action="append")
+    words.add_argument(
+        "--scanner",
+        choices=[SECOND],
+        help="test patients measured on the scanner of phantom-second-scanner",
+    )
     words.add_argument("--classifier", choices=list(ARMS), action="append")
     words.add_argument("--arm", choices=ARMS[SMALL_CNN], action="append", metavar="ARM",
                        help="default: all of a classifier's")  # fmt: skip
@@ -330,7 +337,7 @@ def main() -> None:
     asked = arguments().parse_args()
     torch.set_num_threads(1)
     replicates = [
-        Replicate(setting, number, asked.out.resolve())
+        Replicate(setting, number, asked.out.resolve(), asked.scanner == SECOND)
         for number in asked.replicate or REPLICATES
         for setting in asked.setting or SETTINGS
     ]

@@ -2,7 +2,8 @@
 
 A replicate of a setting has a training set with few slices of the rarest pattern, and fresh
 patients who are the oracle of what real data would give. Validation and test are fresh too, and
-the same for all settings of a replicate, so that the settings can be compared.
+the same for all settings of a replicate, so that the settings can be compared. The same test
+patients can be measured on a second scanner, which nothing else has seen.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 from downstream.fold import Fold
 from downstream.service import oracle_source
 from fastgan_aug.cli.nested import with_generator
+from fastgan_aug.config import load_config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.phantom.population import TABLE_1, PhantomConfig, make_phantom
+from fastgan_aug.data.phantom.spect import Scanner
 from fastgan_aug.data.schema import OWN_COLUMNS
 from fastgan_aug.data.split import check_disjoint
 
@@ -70,11 +73,13 @@ class Replicate:
         setting: One of ``SETTINGS``.
         number: Of the replicate.
         out: Folder of everything.
+        second_scanner: Whether the test patients are measured on another scanner than all others.
     """
 
     setting: str
     number: int
     out: Path
+    second_scanner: bool = False
 
     @property
     def name(self) -> str:
@@ -99,7 +104,13 @@ class Replicate:
     @property
     def test_path(self) -> Path:
         """Of the test set."""
-        return self.out / "data" / f"test-{self.number}.parquet"
+        scanner = "second-scanner-" if self.second_scanner else ""
+        return self.out / "data" / f"test-{scanner}{self.number}.parquet"
+
+    @property
+    def judged(self) -> Path:
+        """Folder of the fits' predictions and of the pages."""
+        return self.out / "second-scanner" if self.second_scanner else self.out
 
     def __call__(self) -> tuple[Dataset, Dataset]:
         """Training and validation set, as the generator's piece reads them."""
@@ -119,7 +130,10 @@ class Replicate:
         drawn(self.validation_path, _phantom(TABLE_1, shared + 10), run)
         if fresh:
             many = {cell: TEST_SIZE * n for cell, n in TABLE_1.items()}
-            drawn(self.test_path, _phantom(many, shared + 20), run)
+            test = _phantom(many, shared + 20)
+            if self.second_scanner:
+                test = replace(test, scanner=second_scanner())
+            drawn(self.test_path, test, run)
             drawn(self.oracle_path, _phantom(pool_counts(counts), own + 200), run)
 
 
@@ -159,6 +173,13 @@ def _phantom(counts: Mapping[str, int], seed: int) -> PhantomConfig:
     """As many slices of each patient as Table 1's have."""
     patients = round(PATIENTS_OF_TABLE_1 * sum(counts.values()) / sum(TABLE_1.values()))
     return PhantomConfig(seed, counts=dict(counts), patients=patients)
+
+
+def second_scanner() -> Scanner:
+    """That of ``configs/phantom-second-scanner.toml``."""
+    config = load_config("phantom-second-scanner").phantom
+    assert config is not None
+    return config.scanner
 
 
 def drawn(path: Path, config: PhantomConfig, run: Run, *, whole: bool = False) -> None:
