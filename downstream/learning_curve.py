@@ -24,7 +24,8 @@ class Worth:
 
     Attributes:
         value: Synthetic slices per patient; None where it is not identified.
-        low: Lower end of the 95 % interval; None likewise.
+        low: Lower end of the 95 % interval; None likewise; 0 where the interval of the gain
+            reaches beyond the rival's curve, so that only a most is known.
         high: Upper end; None likewise.
         reason: Why it is not identified; empty where it is.
     """
@@ -138,11 +139,11 @@ def _worth(rungs: Sequence[Rung], i: int) -> Worth:
     drawn = np.sort([reach(c, g) for c, g in zip(of_rival, gain, strict=True)])
     # Percentiles without interpolation, which infinite values would not bear.
     low, high = (float(drawn[round(share * (len(drawn) - 1))]) for share in (0.025, 0.975))
-    if not np.isfinite(value) or not np.isfinite(high):
+    if not np.isfinite(value):
         return _unknown("the gain reaches beyond the end of the rival's curve")
     if low <= 0 or value <= 0:
         return _unknown("resampled, the gain is not shown to lie above 0")
-    n = rung.n_synthetic
+    n = rung.n_synthetic  # over infinitely many patients, where the curve ends before: 0
     return Worth(n / value, n / high, n / low)
 
 

@@ -41,6 +41,14 @@ def curve(
     return one
 
 
+def test_a_gain_whose_interval_alone_reaches_beyond_the_curve_has_a_most() -> None:
+    # As high as the rival's last point, within its noise.
+    worth = curve((0.0, 0.6, 1.2, 1.8), (1.75, 1.75, 1.75, 1.8)).points[0].worth
+    assert worth.value is not None, worth.reason
+    assert worth.high is not None
+    assert worth.low == 0 < worth.value <= worth.high
+
+
 def test_a_gain_as_large_as_the_next_step_is_worth_its_patients() -> None:
     """At 8 slices the arm does as well as 16 would: 60 synthetic slices for 4 patients."""
     rising = (0.0, 0.6, 1.2, 1.8)
