@@ -86,7 +86,8 @@ def simulate(
             chances = _softmax(logits)
             for s in range(world.seeds):
                 outcomes.append(
-                    Outcome(fold, "simulated", arm.name, s, n_train, 0, 0.0,
+                    Outcome(fold, "simulated", arm.name, s, n_train,
+                            n_train if arm.source == "synthetic" else 0, 0.0,
                             chances[s, tested:], chances[s, :tested])
                 )  # fmt: skip
     return outcomes, truths

@@ -188,4 +188,4 @@ def fit_and_predict(
     ]
     seconds = time.perf_counter() - start
     facts = (fold, classifier.name, arm.name, seed, fit.n_real, fit.n_synthetic, seconds)
-    return Outcome(*facts, *chances)
+    return Outcome(*facts, chances[0], chances[1], fit.n_missing)

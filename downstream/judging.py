@@ -7,7 +7,7 @@ patients that other folds validate on: the report says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -133,7 +133,11 @@ def judge(
             _judgement(table, truths, able[table.classifier], classes, patients, settings)
             for table in tables
         ),
-        notes=(*_notes(tables[0], truths, classes, patients, settings), *settings.notes),
+        notes=(
+            *_notes(tables[0], truths, classes, patients, settings),
+            *_missing_notes(outcomes, arms),
+            *settings.notes,
+        ),
         caveat=f"This report proves nothing: {settings.caveat}." if settings.caveat else "",
         provenance=settings.provenance,
     )
@@ -210,6 +214,17 @@ def _notes(
     return found
 
 
+def _missing_notes(outcomes: Sequence[Outcome], arms: Sequence[ArmFacts]) -> Iterator[str]:
+    """Which arms got fewer slices than they are called by: a filter may refuse nearly all."""
+    for arm in arms:
+        of_arm = [o for o in outcomes if o.arm == arm.name]
+        if missing := sum(o.n_missing for o in of_arm):
+            asked = missing + sum(o.n_synthetic for o in of_arm)
+            told = f"{arm.name}: {missing} of {asked} slices that were asked for did not come"
+            bare = sum(not o.n_synthetic for o in of_arm)
+            yield f"{told}; {bare} of {len(of_arm)} fits have none." if bare else f"{told}."
+
+
 def _judgement(
     table: ScoreTable,
     truths: Sequence[Truth],
@@ -232,6 +247,8 @@ def _judgement(
         apart = table.arms[arm.name].resampled[:, 0] - table.arms[rival].resampled[:, 0]
         bootstrap = estimate(test.value, apart)
         word, why = verdict(test, p, bootstrap, patients, len(table.seeds), n_rivals)
+        if not any(o.n_synthetic for of_fold in table.arms[arm.name].outcomes for o in of_fold):
+            word, why = "NO EVIDENCE", "no synthetic slice came: its fits are of real ones alone"
         if settings.caveat:
             word, why = "NO EVIDENCE", settings.caveat
         comparisons.append(

@@ -116,6 +116,7 @@ class Fit:
         pretraining: What the first ``PRETRAINING_SHARE`` of the steps is fitted on, None for
             nothing.
         cells: (N,) position of each slice's cell; None where a slice has none.
+        missing: Slices that a source was asked for and did not give.
     """
 
     images: NDArray[np.float32]
@@ -128,6 +129,7 @@ class Fit:
     mixup_alpha: float = 0.0
     pretraining: Fit | None = None
     cells: NDArray[np.int64] | None = None
+    missing: int = 0
 
     @classmethod
     def of_real(
@@ -157,6 +159,11 @@ class Fit:
         """Other slices among all, those of the pre-training included."""
         before = self.pretraining.n_synthetic if self.pretraining else 0
         return int(self.synthetic.sum()) + before
+
+    @property
+    def n_missing(self) -> int:
+        """``missing``, that of the pre-training included."""
+        return self.missing + (self.pretraining.n_missing if self.pretraining else 0)
 
     def phases(self, steps: int) -> list[tuple[Fit, int]]:
         """What is fitted one after the other, and for how many steps.

@@ -37,6 +37,7 @@ class Outcome:
         seconds: Time of the fit with its predictions.
         validation: (Nv, C) float32 probabilities of the validation slices; Nv may be 0.
         test: (Nt, C) float32 probabilities of the test slices.
+        n_missing: Synthetic slices that were asked for and did not come.
 
     Raises:
         DataError: a table of probabilities is none, or the two differ in classes.
@@ -51,6 +52,7 @@ class Outcome:
     seconds: float
     validation: NDArray[np.float32]
     test: NDArray[np.float32]
+    n_missing: int = 0
 
     def __post_init__(self) -> None:
         for name, table in (("validation", self.validation), ("test", self.test)):
@@ -75,6 +77,7 @@ class Outcome:
             "seed": self.seed,
             "n_real": self.n_real,
             "n_synthetic": self.n_synthetic,
+            "n_missing": self.n_missing,
             "seconds": self.seconds,
         }
         _write(path, OUTCOME, facts, {"validation": self.validation, "test": self.test})

@@ -17,7 +17,7 @@ from downstream.arms.augmentation import augmented, classical_augmentation
 from downstream.arms.catalogue import ARMS, FURTHER_ARMS, KNOWN, arms_named
 from downstream.arms.filling import filled_to, request_counts
 from downstream.arms.reweighting import class_weights, oversampling, real
-from downstream.arms.sources import added, everywhere, halved, in_equal_shares
+from downstream.arms.sources import added, alone, everywhere, first, halved, in_equal_shares
 from downstream.material import Fit, Material
 from downstream.service import trained_patients
 from fastgan_aug.balance import plan
@@ -87,6 +87,26 @@ def test_synthetic_fills_every_class_to_the_majority(material: Material) -> None
     assert fit.n_synthetic == counts.sum() - len(material.labels)
     assert np.array_equal(fit.images, added("synthetic")(material, 3).images)
     assert not np.array_equal(fit.images, added("synthetic")(material, 4).images)
+
+
+def test_slices_that_did_not_come_are_counted(material: Material) -> None:
+    def none(counts: Mapping[str, int], target: Mapping[str, int], seed: int) -> Batch:
+        return Batch(np.zeros((0, 32, 32), np.float32), [])
+
+    def one_each(counts: Mapping[str, int], target: Mapping[str, int], seed: int) -> Batch:
+        fewer = {name: min(n, counts[name] + 1) for name, n in target.items()}
+        return material.synthetic(counts, fewer, seed)  # type: ignore[return-value]
+
+    wanted = 4 * material.counts.max() - material.counts.sum()
+    assert added("synthetic")(material, 0).n_missing == 0
+    bare = added("synthetic")(replace(material, synthetic=none), 0)
+    assert (bare.n_synthetic, bare.n_missing) == (0, wanted)
+    few = augmented(everywhere("synthetic"))(replace(material, synthetic=one_each), 0)
+    assert (few.n_synthetic, few.n_missing) == (4, 4 * material.counts.max() - 4)
+    before = first(added("synthetic"), real)(replace(material, synthetic=one_each), 0)
+    assert before.n_missing == wanted - 3  # the largest class asks for none
+    with pytest.raises(DataError, match="none of the"):
+        alone(replace(material, synthetic=none), 0)
 
 
 def test_the_request_names_values_or_cells_where_values_are_shared(material: Material) -> None:

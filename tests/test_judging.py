@@ -79,6 +79,31 @@ def test_the_share_is_of_the_oracle_of_the_same_ratio_where_there_is_one() -> No
     assert oracles["fill"] == "oracle"
 
 
+def test_an_arm_that_got_fewer_slices_is_told_and_one_that_got_none_shows_nothing(
+    tables: tuple[list[Outcome], list[Truth]], report: UsefulnessReport
+) -> None:
+    outcomes, truths = tables
+    (helped,) = [c.arm for c in report.judgements[0].comparisons if c.verdict == "HELPS"][:1]
+
+    def with_none_in(folds: set[int]) -> UsefulnessReport:
+        less = [
+            replace(o, n_synthetic=0, n_missing=10) if o.arm == helped and o.fold in folds else o
+            for o in outcomes
+        ]
+        return judge(less, truths, ARMS, CLASSES, QUICK)
+
+    some = with_none_in({0})
+    seeds, folds = len(report.seeds), report.folds
+    (told,) = [note for note in some.notes if note.startswith(f"{helped}: {10 * seeds} of")]
+    assert told.endswith(f"did not come; {seeds} of {seeds * folds} fits have none.")
+    verdicts = {c.arm: (c.verdict, c.reason) for c in some.judgements[0].comparisons}
+    assert verdicts[helped][0] == "HELPS"
+    bare = with_none_in(set(range(folds))).judgements[0].comparisons
+    word, why = {c.arm: (c.verdict, c.reason) for c in bare}[helped]
+    assert word == "NO EVIDENCE"
+    assert "no synthetic slice came" in why
+
+
 def test_the_test_chooses_nothing(tables: tuple[list[Outcome], list[Truth]]) -> None:
     """Whatever the test's labels are, the same arms are chosen."""
     outcomes, truths = tables

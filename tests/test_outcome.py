@@ -17,7 +17,7 @@ from fastgan_aug.errors import DataError
 def outcome(seed: int = 0, n_validation: int = 5, n_test: int = 7) -> Outcome:
     random = np.random.default_rng(seed)
     made = [random.dirichlet(np.ones(3), n).astype(np.float32) for n in (n_validation, n_test)]
-    return Outcome(2, "small-cnn", "réal + synthetic", seed, 40, 12, 1.5, made[0], made[1])
+    return Outcome(2, "small-cnn", "réal + synthetic", seed, 40, 12, 1.5, made[0], made[1], 3)
 
 
 def truth(n_validation: int = 5, n_test: int = 7) -> Truth:

@@ -35,7 +35,13 @@ def added(origin: Origin, ratio: float | None = None) -> Prepare:
 def alone(material: Material, seed: int) -> Fit:
     """No real slice: as many synthetic ones of every class as the largest has."""
     counts = class_counts(material)
-    return _asked(material.synthetic, filled_to(counts, None), material, seed)
+    fit = _asked(material.synthetic, filled_to(counts, None), material, seed)
+    if not len(fit.labels):
+        raise DataError(
+            f"the source gave none of the {fit.missing} synthetic slices that an arm is fitted on",
+            do="leave this arm out of downstream.arms, or ask why the source gives none",
+        )
+    return fit
 
 
 def halved(origin: Origin) -> Prepare:
@@ -80,6 +86,7 @@ def joined(one: Fit, other: Fit) -> Fit:
         cells=None
         if one.cells is None or other.cells is None
         else np.concatenate([one.cells, other.cells]),
+        missing=one.missing + other.missing,
     )
 
 
@@ -146,13 +153,15 @@ def _asked(source: SyntheticSource, more: Mapping[str, int], material: Material,
         DataError: the images do not fit the data.
         UnknownCell: a cell that the data do not have.
     """
-    batch = source(*request_for(material, more), seed)
+    present, desired = request_for(material, more)
+    batch = source(present, desired, seed)
     images = _checked(batch, material)
     position = material.space.names.index(material.factor)
     parsed = [material.space.parse(str(name)) for name in batch.cells]
     cells = np.asarray([material.space.index(cell) for cell in parsed], np.int64)
     labels = np.asarray([material.classes.index(c.values[position]) for c in parsed], np.int64)
-    return Fit(images, labels, np.ones(len(labels), np.bool_), cells=cells)
+    missing = sum(desired.values()) - sum(present.values()) - len(labels)
+    return Fit(images, labels, np.ones(len(labels), np.bool_), cells=cells, missing=missing)
 
 
 def _checked(batch: SyntheticBatch, material: Material) -> NDArray[np.float32]:
