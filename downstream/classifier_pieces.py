@@ -231,7 +231,7 @@ def fitted(piece: Piece) -> Outcome:
     factor = factor_of(fold.train, piece.config)
     validation, test = (Part.of(p, factor) for p in (fold.validation, fold.test))
     kind, arm = classifier_named(piece.classifier), KNOWN[piece.arm]
-    material = material_of(fold, factor, piece.rules)
+    material = material_of(fold, factor, piece.rules, piece.config.balance)
     return fit_and_predict(
         kind, arm, material, validation, test, piece.config, piece.seed, piece.number
     )
@@ -243,14 +243,19 @@ def opened(open_fold: OpenFold) -> Fold:
     return open_fold()
 
 
-def material_of(fold: Fold, factor: str, rules: AugmentConfig) -> Material:
+def material_of(
+    fold: Fold, factor: str, rules: AugmentConfig, balance: str | None = None
+) -> Material:
     """What a fold's arms are prepared from.
 
     Raises:
+        ConfigError: there is no factor to balance by that name.
         DataError: fewer than two classes in the training part.
     """
     synthetic = fold.synthetic or _no_generator
-    return Material.of(fold.train, factor, rules, synthetic, fold.filtered, fold.oracle)
+    return Material.of(
+        fold.train, factor, rules, synthetic, fold.filtered, fold.oracle, balance=balance
+    )
 
 
 def _no_generator(
@@ -284,7 +289,8 @@ def seconds_left(experiment: Experiment, sample: Fold) -> float:
 def _measured(experiment: Experiment, sample: Fold, classifier: str) -> float:
     config, factor = experiment.config, factor_of(sample.train, experiment.config)
     validation, test = (Part.of(p, factor) for p in (sample.validation, sample.test))
-    material, kind = material_of(sample, factor, experiment.rules), classifier_named(classifier)
+    material = material_of(sample, factor, experiment.rules, config.balance)
+    kind = classifier_named(classifier)
     seconds = [
         fit_and_predict(
             kind, ARMS[0], material, validation, test, config.model_copy(update={"steps": steps}), 0

@@ -75,7 +75,10 @@ def run_experiment(
     Fold(0, train, nobody(train), test, seen).check(unsafe_no_groups=unsafe_no_groups)
     arms = arms_named(config.arms)
     part, held = _validation_part(train, factor)
-    whole, fewer = (Material.of(of, factor, rules, synthetic, filtered) for of in (train, part))
+    whole, fewer = (
+        Material.of(of, factor, rules, synthetic, filtered, balance=config.balance)
+        for of in (train, part)
+    )
     for material in (whole, fewer):
         check_arms(arms, material)
     validation, tested, none = (Part.of(p, factor) for p in (held, test, nobody(train)))
@@ -99,7 +102,8 @@ def run_experiment(
         caveat=_caveat(train, test, seen),
         notes=tuple(_notes(train, whole, seen)),
         provenance={
-            "factor": factor, "train_digest": train.digest, "test_digest": test.digest,
+            "factor": factor, "balance": whole.balance,
+            "train_digest": train.digest, "test_digest": test.digest,
             "train_slices": dict(zip(whole.classes, whole.counts.tolist(), strict=True)),
             "steps": config.steps, "batch": config.batch,
         },

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.errors import DataError
+from fastgan_aug.errors import ConfigError, DataError
 from fastgan_aug.quality.likeness.classifier import Augment
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
@@ -33,7 +33,7 @@ class SyntheticBatch(Protocol):
 
 
 SyntheticSource = Callable[[Mapping[str, int], Mapping[str, int], int], SyntheticBatch]
-"""(present count per value of the predicted factor, or per cell; desired count of each, real and
+"""(present count per value of the balanced factor, or per cell; desired count of each, real and
 synthetic together; seed) to what is added."""
 
 
@@ -47,6 +47,7 @@ class Material:
         cells: (N,) position of each slice's cell in ``space.cells``.
         classes: Values of the predicted factor.
         factor: Its name.
+        balance: Name of the factor whose values are brought to equal counts; often the same.
         space: Factors and cells.
         rules: Shift and flip rule of the classical augmentation.
         synthetic: Source of synthetic slices.
@@ -59,6 +60,7 @@ class Material:
     cells: NDArray[np.int64]
     classes: tuple[str, ...]
     factor: str
+    balance: str
     space: ConditionSpace
     rules: AugmentConfig
     synthetic: SyntheticSource
@@ -74,12 +76,29 @@ class Material:
         synthetic: SyntheticSource,
         filtered: SyntheticSource | None = None,
         oracle: SyntheticSource | None = None,
+        balance: str | None = None,
     ) -> Material:
         """The labelled slices of ``train``.
 
+        Args:
+            train: The training part.
+            factor: To predict.
+            rules: Shift and flip rule of the classical augmentation.
+            synthetic: Source of synthetic slices.
+            filtered: See the attribute.
+            oracle: See the attribute.
+            balance: See the attribute; None is the predicted factor.
+
         Raises:
+            ConfigError: there is no factor to balance by that name.
             DataError: they are of fewer than two classes.
         """
+        if balance is not None and balance not in train.meta.space.names:
+            raise ConfigError(
+                f"downstream.balance is {balance!r}, which is no factor of the data",
+                allowed=", ".join(train.meta.space.names),
+                do="correct the configuration",
+            )
         rows = train.labelled
         labels = class_labels(train, factor)
         if len(np.unique(labels)) < 2:
@@ -91,12 +110,27 @@ class Material:
         cells, space = train.cell_index[rows], train.meta.space
         values = space.factor(factor).values
         images = train.images[rows]
-        return cls(images, labels, cells, values, factor, space, rules, synthetic, filtered, oracle)
+        return cls(
+            images, labels, cells, values, factor, balance or factor, space, rules, synthetic,
+            filtered, oracle,
+        )  # fmt: skip
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """(classes,) slices of each class."""
         return np.bincount(self.labels, minlength=len(self.classes))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Values of the balanced factor."""
+        return self.space.factor(self.balance).values
+
+    @property
+    def group_of_cell(self) -> NDArray[np.int64]:
+        """(cells,) position of each cell's value in ``groups``."""
+        position = self.space.names.index(self.balance)
+        found = [self.groups.index(cell.values[position]) for cell in self.space.cells]
+        return np.asarray(found, np.int64)
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,7 @@ class DownstreamConfig(_Section):
 
     Attributes:
         factor: The factor to predict; None is the last one.
+        balance: The factor whose values the arms bring to equal counts; None is the predicted one.
         folds: Outer folds, each with test patients and a generator of its own; never more than
             the rarest class has patients, so that with a large number each tests one of these.
         seeds: One fit per arm and seed.
@@ -183,6 +184,7 @@ class DownstreamConfig(_Section):
     """
 
     factor: str | None = None
+    balance: str | None = None
     folds: int = Field(4, ge=2)
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
     steps: int = Field(400, ge=1)

@@ -116,6 +116,7 @@ def test_the_request_names_values_or_cells_where_values_are_shared(material: Mat
         material,
         space=space,
         factor="right",
+        balance="right",
         classes=("yes", "no"),
         labels=np.asarray([0, 0, 1, 1, 1]),
         cells=np.asarray([0, 0, 1, 1, 3]),
@@ -136,7 +137,8 @@ def two_factors(material: Material, second: list[str]) -> Material:
         return Batch(np.zeros((len(made), 32, 32), np.float32), made)
 
     return replace(
-        material, space=space, factor="right", classes=("2", "0"), images=material.images[:9],
+        material, space=space, factor="right", balance="right", classes=("2", "0"),
+        images=material.images[:9],
         labels=np.repeat([0, 1], [6, 3]), cells=cells, rules=AugmentConfig(), synthetic=source,
     )  # fmt: skip
 
@@ -162,6 +164,29 @@ def test_an_arm_is_the_same_whatever_the_values_are_called(
         assert dict(zip("20", made.tolist(), strict=True)) == counts
     assert np.array_equal(fits[0].labels, fits[1].labels)
     assert np.array_equal(fits[0].cells, fits[1].cells)  # type: ignore[arg-type]
+
+
+def test_another_factor_than_the_predicted_one_is_balanced(material: Material) -> None:
+    """Four and three slices of left "a", two of "b", all two of which have right "2"."""
+    of_left = replace(two_factors(material, ["a", "b"]), balance="left")
+    filled = added("synthetic")(of_left, 0)
+    assert filled.labels[filled.synthetic].tolist() == [0] * 5
+    assert filled.cells is not None
+    assert set(filled.cells[filled.synthetic].tolist()) == {1}
+    position = of_left.group_of_cell
+    for fit in (oversampling(of_left, 0), everywhere("synthetic")(of_left, 0)):
+        assert fit.sampling is not None
+        assert fit.cells is not None
+        shares = np.bincount(position[fit.cells], fit.sampling / fit.sampling.sum())
+        assert shares == pytest.approx([0.5, 0.5])
+    weights = class_weights(of_left, 0).class_weights
+    assert weights is not None
+    assert weights == pytest.approx([9 / 12, 9 / 6]), "the loss is of what is predicted"
+
+
+def test_what_is_balanced_must_be_a_factor(toy: Dataset) -> None:
+    with pytest.raises(ConfigError, match=r"downstream\.balance is 'size'"):
+        Material.of(toy, "shape", RULES, replayed(toy), balance="size")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +276,7 @@ def test_every_class_may_be_half_synthetic(material: Material) -> None:
 def test_shares_hold_whatever_is_drawn_within_them(material: Material) -> None:
     one, other = Fit.of_real(material), everywhere("synthetic")(material, 3)
     skewed = replace(one, sampling=np.arange(1.0, len(one.labels) + 1))
-    fit = in_equal_shares(skewed, other)
+    fit = in_equal_shares(material, skewed, other)
     assert fit.sampling is not None
     first = np.arange(len(fit.labels)) < len(one.labels)
     for part in (first, ~first):

@@ -1,4 +1,4 @@
-"""How many slices of each class are asked for."""
+"""How many slices of each value of the balanced factor are asked for: of each group."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fastgan_aug.target import SEPARATOR
 
 
 def filled_to(counts: Mapping[str, int], ratio: float | None) -> dict[str, int]:
-    """Desired count of each class: filled like water, the rarest first.
+    """Desired count of each group: filled like water, the rarest first.
 
-    One level L with ``sum over classes of max(0, L - n_c) = ratio x sum of n_c``; None is the level
-    of the largest class.
+    One level L with ``sum over groups of max(0, L - n_g) = ratio x sum of n_g``; None is the level
+    of the largest group.
 
     Args:
         counts: Present ones.
@@ -38,20 +38,21 @@ def filled_to(counts: Mapping[str, int], ratio: float | None) -> dict[str, int]:
     return wanted
 
 
-def class_counts(material: Material) -> dict[str, int]:
-    """Present slices of each class, without empty ones."""
-    named = zip(material.classes, material.counts, strict=True)
+def group_counts(material: Material) -> dict[str, int]:
+    """Present slices of each group, without empty ones."""
+    groups = material.group_of_cell[material.cells]
+    named = zip(material.groups, np.bincount(groups, minlength=len(material.groups)), strict=True)
     return {name: int(n) for name, n in named if n > 0}
 
 
 def request_counts(material: Material) -> dict[str, int]:
-    """Present counts to be filled up: by the predicted factor's values, without empty ones.
+    """Present counts to be filled up: by the balanced factor's values, without empty ones.
 
     By cell where a value's name belongs to several factors, since it would be ambiguous.
     """
     owners = [v for f in material.space.factors for v in f.values]
-    if all(owners.count(value) == 1 for value in material.classes):
-        return class_counts(material)
+    if all(owners.count(value) == 1 for value in material.groups):
+        return group_counts(material)
     cells = [str(c) for c in material.space.cells]
     named = zip(cells, np.bincount(material.cells, minlength=len(cells)), strict=True)
     return {name: int(n) for name, n in named if n > 0}
@@ -60,19 +61,19 @@ def request_counts(material: Material) -> dict[str, int]:
 def request_for(
     material: Material, more: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Present and desired counts that ask for further slices of each class.
+    """Present and desired counts that ask for further slices of each group.
 
-    Where cells have to be asked for, a class's slices are shared among its cells as a generator
+    Where cells have to be asked for, a group's slices are shared among its cells as a generator
     shares a value's: in proportion to the training slices.
 
     Args:
         material: Whose slices are there.
-        more: How many of each class, see ``class_counts``.
+        more: How many of each group, see ``group_counts``.
     """
     present = request_counts(material)
     if present.keys() == more.keys():
         return present, {name: n + more[name] for name, n in present.items()}
-    position, desired = material.space.names.index(material.factor), dict(present)
+    position, desired = material.space.names.index(material.balance), dict(present)
     for value, n in more.items():
         cells = [cell for cell in present if cell.split(SEPARATOR)[position] == value]
         for cell, part in zip(cells, share(n, [present[c] for c in cells]), strict=True):

@@ -12,7 +12,7 @@ from fastgan_aug.gan.moved_defects import moved_slices
 
 
 def moved_defects(material: Material, seed: int) -> Fit:
-    """What the label rule can do without a generator: half of what is drawn of a class is made so.
+    """What the label rule can do without a generator: half of what is drawn of a group is made so.
 
     Raises:
         DataError: there is no such rule for these classes.
@@ -30,4 +30,4 @@ def moved_defects(material: Material, seed: int) -> Fit:
     position = material.space.names.index(material.factor)
     labels = [material.classes.index(material.space.cells[k].values[position]) for k in cells]
     more = Fit(images, np.asarray(labels, np.int64), np.ones(len(cells), np.bool_), cells=cells)
-    return in_equal_shares(Fit.of_real(material), more)
+    return in_equal_shares(material, Fit.of_real(material), more)

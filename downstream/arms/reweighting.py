@@ -29,6 +29,7 @@ def focal(material: Material, seed: int) -> Fit:
 
 
 def oversampling(material: Material, seed: int) -> Fit:
-    """Every class drawn equally often."""
-    chances = 1.0 / np.bincount(material.labels)[material.labels]
+    """Every value of the balanced factor drawn equally often."""
+    groups = material.group_of_cell[material.cells]
+    chances = 1.0 / np.bincount(groups)[groups]
     return Fit.of_real(material, sampling=np.asarray(chances, np.float64))

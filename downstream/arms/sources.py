@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downstream.arms.arm import Prepare
-from downstream.arms.filling import class_counts, filled_to, request_for
+from downstream.arms.filling import filled_to, group_counts, request_for
 from downstream.arms.reweighting import real
 from downstream.material import Fit, Material, SyntheticBatch, SyntheticSource
 from fastgan_aug.errors import DataError
@@ -19,11 +19,11 @@ Origin = Literal["synthetic", "filtered", "oracle"]
 
 
 def added(origin: Origin, ratio: float | None = None) -> Prepare:
-    """The real slices and others, the rarest classes first.
+    """The real slices and others, the rarest groups first.
 
     Args:
         origin: Which of the material's sources the others come from.
-        ratio: Of others to real slices in all; None fills every class up to the largest.
+        ratio: Of others to real slices in all; None fills every group up to the largest.
     """
 
     def prepare(material: Material, seed: int) -> Fit:
@@ -33,8 +33,8 @@ def added(origin: Origin, ratio: float | None = None) -> Prepare:
 
 
 def alone(material: Material, seed: int) -> Fit:
-    """No real slice: as many synthetic ones of every class as the largest has."""
-    counts = class_counts(material)
+    """No real slice: as many synthetic ones of every group as the largest has."""
+    counts = group_counts(material)
     fit = _asked(material.synthetic, filled_to(counts, None), material, seed)
     if not len(fit.labels):
         raise DataError(
@@ -45,22 +45,24 @@ def alone(material: Material, seed: int) -> Fit:
 
 
 def halved(origin: Origin) -> Prepare:
-    """Filled up, but half of what is drawn of a class are its real slices, however few they are.
+    """Filled up, but half of what is drawn of a group are its real slices, however few they are.
 
     Args:
         origin: Which of the material's sources the others come from.
     """
 
     def prepare(material: Material, seed: int) -> Fit:
-        return in_equal_shares(Fit.of_real(material), _filling(material, origin, None, seed))
+        return in_equal_shares(
+            material, Fit.of_real(material), _filling(material, origin, None, seed)
+        )
 
     return prepare
 
 
 def everywhere(origin: Origin, own: Prepare = real) -> Prepare:
-    """In every class half from the source: what tells the two halves apart tells no class.
+    """In every group half from the source: what tells the two halves apart tells no class.
 
-    Where the rare classes alone hold synthetic slices, a classifier may learn how synthetic slices
+    Where the rare groups alone hold synthetic slices, a classifier may learn how synthetic slices
     look instead of what the class looks like.
 
     Args:
@@ -69,10 +71,10 @@ def everywhere(origin: Origin, own: Prepare = real) -> Prepare:
     """
 
     def prepare(material: Material, seed: int) -> Fit:
-        counts = class_counts(material)
+        counts = group_counts(material)
         as_many = dict.fromkeys(counts, max(counts.values()))
         more = _asked(source_of(material, origin), as_many, material, seed)
-        return in_equal_shares(own(material, seed), more)
+        return in_equal_shares(material, own(material, seed), more)
 
     return prepare
 
@@ -90,19 +92,26 @@ def joined(one: Fit, other: Fit) -> Fit:
     )
 
 
-def in_equal_shares(one: Fit, other: Fit) -> Fit:
-    """Every class drawn equally often, and half of it from either, where both have slices of it.
+def in_equal_shares(material: Material, one: Fit, other: Fit) -> Fit:
+    """Every group drawn equally often, and half of it from either, where both have slices of it.
 
     Within its share a slice is drawn as often as its ``sampling`` says.
+
+    Args:
+        material: Knows the groups.
+        one: Slices with cells.
+        other: Further ones with cells.
     """
     both = joined(one, other)
+    assert both.cells is not None
     chances = np.concatenate([
         np.ones(len(fit.labels)) if fit.sampling is None else fit.sampling for fit in (one, other)
     ])  # fmt: skip
-    group = 2 * both.labels + np.repeat([0, 1], [len(one.labels), len(other.labels)])
-    total = np.bincount(group, chances, minlength=2 * (both.labels.max() + 1))
-    shares = np.maximum((total.reshape(-1, 2) > 0).sum(axis=1), 1)[both.labels]
-    return replace(both, sampling=np.asarray(chances / (total[group] * shares), np.float64))
+    group = material.group_of_cell[both.cells]
+    share = 2 * group + np.repeat([0, 1], [len(one.labels), len(other.labels)])
+    total = np.bincount(share, chances, minlength=2 * len(material.groups))
+    shares = np.maximum((total.reshape(-1, 2) > 0).sum(axis=1), 1)[group]
+    return replace(both, sampling=np.asarray(chances / (total[share] * shares), np.float64))
 
 
 def first(before: Prepare, after: Prepare) -> Prepare:
@@ -140,14 +149,14 @@ def source_of(material: Material, origin: Origin) -> SyntheticSource:
 
 
 def _filling(material: Material, origin: Origin, ratio: float | None, seed: int) -> Fit:
-    """What fills the rarest classes, see ``added``."""
-    counts = class_counts(material)
+    """What fills the rarest groups, see ``added``."""
+    counts = group_counts(material)
     missing = {name: n - counts[name] for name, n in filled_to(counts, ratio).items()}
     return _asked(source_of(material, origin), missing, material, seed)
 
 
 def _asked(source: SyntheticSource, more: Mapping[str, int], material: Material, seed: int) -> Fit:
-    """So many slices of each class from the source, labelled by their cells.
+    """So many slices of each group from the source, labelled by their cells.
 
     Raises:
         DataError: the images do not fit the data.

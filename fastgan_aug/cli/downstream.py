@@ -45,6 +45,8 @@ Examples:
 
   fastgan-aug downstream --data phantom.parquet --config demo --rare-slices 16 --rare-slices 32
 
+  fastgan-aug downstream --data phantom.parquet --config demo --predict pattern --balance level
+
   fastgan-aug downstream --data phantom.parquet --url http://127.0.0.1:8000 --tracking-uri URI
 """
 
@@ -70,6 +72,18 @@ def downstream_command(
         typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, which tells the patients it saw."),
     ] = None,
     config: Annotated[str, typer.Option(help="Configuration: TOML or a shipped name.")] = "demo",
+    predict: Annotated[
+        str | None,
+        typer.Option(metavar="FACTOR", help="The label to predict. [default: downstream.factor]"),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR",
+            help="Whose values are brought to equal counts. "
+            "[default: downstream.balance, or what is predicted]",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/downstream"),
     unsafe_no_groups: Annotated[
         bool,
@@ -101,6 +115,11 @@ def downstream_command(
     from fastgan_aug.config import load_config
 
     console, settings = Console(), load_config(config)
+    asked_for = {"factor": predict, "balance": balance}
+    update = {name: value for name, value in asked_for.items() if value is not None}
+    settings = settings.model_copy(
+        update={"downstream": settings.downstream.model_copy(update=update)}
+    )
     if url is not None:
         _refuse_options_of_folds(
             dry_run or ray or workers is not None or budget is not None or bool(rare_slices)

@@ -228,8 +228,9 @@ def _check_arms(asked: Nested, folds: Sequence[Fold]) -> None:
     from downstream.experiment import check_arms
 
     for fold in folds:
-        factor = factor_of(fold.train, asked.config.downstream)
-        material = material_of(fold, factor, asked.config.augment)
+        config = asked.config.downstream
+        factor = factor_of(fold.train, config)
+        material = material_of(fold, factor, asked.config.augment, config.balance)
         check_arms(arms_named(asked.config.downstream.arms), material)
 
 
@@ -317,7 +318,9 @@ def _print_plan(asked: Nested, rungs: Sequence[Rung], console: Console) -> None:
     pieces, waiting = (sum(len(getattr(each, name)) for each in experiments)
                        for name in ("pieces", "waiting"))  # fmt: skip
     values = ", ".join(space.factor(factor).values)
-    console.print(f"  predicted: {factor} ({values})", markup=False, soft_wrap=True)
+    balanced = config.downstream.balance or factor
+    told = f"  predicted: {factor} ({values}); balanced: {balanced}"
+    console.print(told, markup=False, soft_wrap=True)
     arms = ", ".join(arm.name for arm in experiments[0].arms)
     console.print(f"  arms: {arms}", soft_wrap=True)
     console.print(

@@ -34,6 +34,7 @@ def judged(asked: Nested, fitted: Sequence[Fitted]) -> UsefulnessReport | None:
     grouped = all(fold.train.meta.grouping == BY_PATIENT for fold in folds)
     provenance = {
         "factor": factor,
+        "balance": asked.config.downstream.balance or factor,
         "config_digest": asked.config.digest,
         "generators": list(whole.records),
         "folds": [digests(fold) for fold in folds],
