@@ -134,6 +134,21 @@ def test_the_configurations_mlflow_counts_unless_another_is_given(
     assert [one.tracking_uri for one in asked] == [option or NOWHERE]
 
 
+def test_what_is_predicted_and_balanced_are_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Nested] = []
+    monkeypatch.setattr(nested_command, "run_nested", lambda one, *_, **__: asked.append(one))
+    (tmp_path / "own.toml").write_text('[downstream]\nfactor = "level"\nsteps = 7\n')
+    app = typer.Typer()
+    register_commands(app)
+    words = ["--data", str(tmp_path / "d.parquet"), "--config", str(tmp_path / "own.toml")]
+    for more in ([], ["--predict", "pattern", "--balance", "level"]):
+        CliRunner().invoke(app, [*words, *more], catch_exceptions=False)
+    found = [(o.factor, o.balance, o.steps) for o in (one.config.downstream for one in asked)]
+    assert found == [("level", None, 7), ("pattern", "level", 7)]
+
+
 @pytest.fixture(scope="module")
 def report() -> UsefulnessReport:
     world = World(folds=2, seeds=3, patients=20)
