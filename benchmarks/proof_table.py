@@ -34,6 +34,15 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}".removeprefix("0")
 
 
+def p_text(p: float) -> str:
+    """Three decimals, or the first digit of a smaller one.
+
+    >>> p_text(0.0404), p_text(0.00012)
+    ('.040', '1e-04')
+    """
+    return number(p) if p >= 0.0005 else f"{p:.0e}"
+
+
 def gain(judgement: Mapping[str, Any], arm: str) -> str:
     """An arm's gain over the rival, in points, with its interval; empty where nobody asked."""
     if arm == judgement["rival"]:
@@ -84,7 +93,7 @@ def print_over_settings(judgements: Mapping[str, dict[str, Any]], arm: str) -> N
             told = f"{share['value']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
         print(f"| {setting} | {test['rival']} | {number(scores[test['rival']])} "
               f"| {number(scores[arm])} | {gain(judgements[setting], arm)} "
-              f"| {number(test['difference']['p'])} | {number(p)} | {told} |")  # fmt: skip
+              f"| {p_text(test['difference']['p'])} | {p_text(p)} | {told} |")  # fmt: skip
 
 
 def draw(curves: Sequence[dict[str, Any]], file: Path) -> None:

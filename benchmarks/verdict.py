@@ -56,6 +56,7 @@ CASES = (
     Case("5 replicates, 8 arms", World(folds=5), EIGHT),
     Case("3 replicates, 8 arms", World(folds=3), EIGHT),
     Case("5 replicates, 1 arm, 1 rival", World(folds=5), ONE, rivals=1),
+    Case("3 replicates, 1 arm, 1 rival", World(folds=3), ONE, rivals=1),
     Case("5 folds of one data set, 1 arm", ONE_DATA_SET, ONE),
     Case("5 folds of one data set, 8 arms", ONE_DATA_SET, EIGHT),
     Case("5 folds of one data set, 1 arm, 1 rival", ONE_DATA_SET, ONE, rivals=1),
