@@ -7,7 +7,7 @@ patients that other folds validate on: the report says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -16,8 +16,9 @@ import numpy as np
 from downstream.arm_scores import arm_scores
 from downstream.changed_sides import changed_sides
 from downstream.learning_curve import LearningCurve, Rung, curve_of
+from downstream.notes import notes_of_missing_slices, notes_of_test
 from downstream.outcome import Outcome, Truth
-from downstream.report import Comparison, Judgement, UsefulnessReport
+from downstream.report import Comparison, Judgement, OwnChoice, UsefulnessReport
 from downstream.score_table import ScoreTable, mean_validation, patients_per_class, score_table
 from downstream.statistics.bootstrap import estimate
 from downstream.statistics.fieller import Ratio, fieller
@@ -134,8 +135,8 @@ def judge(
             for table in tables
         ),
         notes=(
-            *_notes(tables[0], truths, classes, patients, settings),
-            *_missing_notes(outcomes, arms),
+            *notes_of_test(tables[0], truths, classes, patients, settings.independent),
+            *notes_of_missing_slices(outcomes),
             *settings.notes,
         ),
         caveat=f"This report proves nothing: {settings.caveat}." if settings.caveat else "",
@@ -164,65 +165,6 @@ def _table(
         [o for o in outcomes if o.classifier == classifier], truths, [a.name for a in arms],
         n_classes, resamplings=settings.bootstrap, seed=settings.seed, fixed=fixed,
     )  # fmt: skip
-
-
-def _notes(
-    table: ScoreTable,
-    truths: Sequence[Truth],
-    classes: Sequence[str],
-    patients: Sequence[int],
-    settings: JudgeSettings,
-) -> list[str]:
-    """What a reader has to know of the test itself."""
-    found = [
-        f"{name} has no test slice: it is left out of every mean over classes."
-        for name, n in zip(classes, patients, strict=True)
-        if not n
-    ]
-    if (few := min(patients)) < MINIMUM_PATIENTS:
-        found.append(
-            f"The rarest class has {few} test patients, fewer than {MINIMUM_PATIENTS}: whatever "
-            "the scores, the verdict is NO EVIDENCE."
-        )
-    if (seeds := len(table.seeds)) < MINIMUM_SEEDS:
-        found.append(
-            f"Seeds of each arm: {seeds}, fewer than {MINIMUM_SEEDS}: whatever the scores, the "
-            "verdict is NO EVIDENCE."
-        )
-    if bare := [str(t.fold) for t in truths if not len(t.validation_labels)]:
-        found.append(
-            f"Folds without a validation part: {', '.join(bare)} of {len(truths)}. Some class has "
-            "too few patients to be held back: nothing is chosen there, and all patients beside "
-            "the test are fitted on."
-        )
-    if len(table.folds) == 1:
-        found.append(
-            "There is one training set: intervals hold the noise of test patients and seeds, not "
-            "what another training set or generator would have given."
-        )
-    elif not settings.independent:
-        found.append(
-            "The folds' training sets overlap: intervals are those of the corrected resampled "
-            "t test (Nadeau and Bengio 2003)."
-        )
-        if any(len(t.validation_labels) for t in truths):
-            found.append(
-                "A fold's validation patients are tested in other folds: over all folds, rival and "
-                "synthetic arm are not chosen independently of the test, and the chosen arm's gain "
-                "may be too large. The verdicts count all arms (Holm), whichever is chosen."
-            )
-    return found
-
-
-def _missing_notes(outcomes: Sequence[Outcome], arms: Sequence[ArmFacts]) -> Iterator[str]:
-    """Which arms got fewer slices than they are called by: a filter may refuse nearly all."""
-    for arm in arms:
-        of_arm = [o for o in outcomes if o.arm == arm.name]
-        if missing := sum(o.n_missing for o in of_arm):
-            asked = missing + sum(o.n_synthetic for o in of_arm)
-            told = f"{arm.name}: {missing} of {asked} slices that were asked for did not come"
-            bare = sum(not o.n_synthetic for o in of_arm)
-            yield f"{told}; {bare} of {len(of_arm)} fits have none." if bare else f"{told}."
 
 
 def _judgement(
@@ -266,6 +208,7 @@ def _judgement(
         rival=rival,
         recommended=chosen,
         how=how,
+        own_choice=_own_choice(table, arms, settings),
         comparisons=tuple(comparisons),
         oracle={arm.name: tests[arm.name] for arm in arms if arm.source == "oracle"},
         changed=changed,
@@ -306,6 +249,33 @@ def _choose(
     )  # fmt: skip
 
 
+def _own_choice(
+    table: ScoreTable, arms: Sequence[ArmFacts], settings: JudgeSettings
+) -> OwnChoice | None:
+    """The gain where each fold chooses rival and synthetic arm by its own validation."""
+    real, synthetic = (
+        [arm.name for arm in arms if arm.source == source] for source in ("real", "synthetic")
+    )
+    by_fold = {name: arm.validation.mean(axis=1) for name, arm in table.arms.items()}
+    n = len(table.folds)
+    if n < 2 or not synthetic or not settings.choose_synthetic:
+        return None
+    if not np.isfinite(by_fold[real[0]]).all():
+        return None
+
+    def best(names: Sequence[str]) -> tuple[str, ...]:
+        scores = np.stack([by_fold[name] for name in names])
+        return tuple(names[k] for k in scores.argmax(axis=0))
+
+    rivals, chosen = best(real), best(synthetic)
+    apart = np.asarray([
+        table.arms[one].by_fold[i] - table.arms[other].by_fold[i]
+        for i, (one, other) in enumerate(zip(chosen, rivals, strict=True))
+    ])  # fmt: skip
+    precision = over_folds(apart[:, None], None if settings.independent else table.test_over_train)
+    return OwnChoice(rivals, chosen, _tested(float(apart.mean()), precision, 0))
+
+
 def _precision(table: ScoreTable, rival: str, independent: bool) -> Precision:
     """Of all arms' differences from the rival, in the order of the table."""
     of_rival = table.arms[rival]
@@ -322,7 +292,10 @@ def _precision(table: ScoreTable, rival: str, independent: bool) -> Precision:
 
 def _test(table: ScoreTable, precision: Precision, arm: str, rival: str) -> PairedTest:
     k = list(table.arms).index(arm)
-    value = table.arms[arm].value - table.arms[rival].value
+    return _tested(table.arms[arm].value - table.arms[rival].value, precision, k)
+
+
+def _tested(value: float, precision: Precision, k: int) -> PairedTest:
     variance = max(float(precision.covariance[k, k]), 0.0)
     se = float(np.sqrt(variance)) if variance > ROUNDING else 0.0
     return paired_test(value, se, float(precision.df[k]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -99,6 +100,33 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class OwnChoice:
+    """What choosing is worth: each fold by its own validation patients, of whom its test has none.
+
+    Attributes:
+        rivals: The arm without synthetic slices that each fold chose.
+        arms: The synthetic arm that each fold chose.
+        difference: In macro-F1, over the folds.
+    """
+
+    rivals: tuple[str, ...]
+    arms: tuple[str, ...]
+    difference: PairedTest
+
+    @property
+    def told(self) -> str:
+        """As a sentence."""
+        chosen, rivals = (
+            ", ".join(f"{name!r} in {n}" for name, n in Counter(names).most_common())
+            for names in (self.arms, self.rivals)
+        )
+        return (
+            f"Chosen in each fold by its own validation patients alone, ratio and all ({chosen}; "
+            f"rival {rivals}), synthetic slices gain {signed(self.difference)}."
+        )
+
+
+@dataclass(frozen=True)
 class Changed:
     """A test slice on which rival and synthetic arm differ.
 
@@ -136,6 +164,8 @@ class Judgement:
         rival: The best arm without synthetic slices.
         recommended: The synthetic arm that was chosen; None without synthetic arms.
         how: How both were chosen.
+        own_choice: The same, chosen by each fold alone; None with one fold, and where one has no
+            validation part or the synthetic arm is fixed beforehand.
         comparisons: One entry per synthetic arm.
         oracle: The oracle's arms against the rival.
         changed: Slices that changed sides between the rival and the chosen synthetic arm, the
@@ -148,6 +178,7 @@ class Judgement:
     rival: str
     recommended: str | None
     how: str
+    own_choice: OwnChoice | None
     comparisons: tuple[Comparison, ...]
     oracle: Mapping[str, PairedTest]
     changed: tuple[Changed, ...]

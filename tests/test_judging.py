@@ -104,6 +104,42 @@ def test_an_arm_that_got_fewer_slices_is_told_and_one_that_got_none_shows_nothin
     assert "no synthetic slice came" in why
 
 
+def test_each_fold_chooses_by_its_own_validation(
+    tables: tuple[list[Outcome], list[Truth]], report: UsefulnessReport
+) -> None:
+    outcomes, truths = tables
+    (judgement,) = report.judgements
+    assert judgement.own_choice is not None
+    assert judgement.own_choice.arms == ("half",) * report.folds
+    assert judgement.own_choice.rivals == ("weights",) * report.folds
+    line = judgement.headline
+    assert line is not None
+    assert judgement.own_choice.difference == line.difference
+    assert "('half' in 4; rival 'weights' in 4)" in judgement.own_choice.told
+    # What is worst becomes best by one fold's validation: there alone it is taken.
+    right = np.eye(len(CLASSES), dtype=np.float32)[truths[2].validation_labels]
+    lucky = [
+        replace(o, validation=right) if (o.arm, o.fold) == ("fill + augmentation", 2) else o
+        for o in outcomes
+    ]
+    (found,) = judge(lucky, truths, ARMS, CLASSES, QUICK).judgements
+    assert found.own_choice is not None
+    assert found.own_choice.arms == ("half", "half", "fill + augmentation", "half")
+    each = {name: np.mean(judgement.arm(name).each, axis=1)
+            for name in ("half", "fill + augmentation", "weights")}  # fmt: skip
+    mixed = np.where(np.arange(4) == 2, each["fill + augmentation"], each["half"])
+    assert found.own_choice.difference.value == pytest.approx((mixed - each["weights"]).mean())
+
+
+def test_nothing_is_chosen_by_a_fold_where_nothing_may_be(
+    tables: tuple[list[Outcome], list[Truth]],
+) -> None:
+    outcomes, truths = tables
+    fixed = judge(*tables, ARMS, CLASSES, replace(QUICK, choose_synthetic=False))
+    one = judge([o for o in outcomes if o.fold == 0], truths[:1], ARMS, CLASSES, QUICK)
+    assert [j.own_choice for r in (fixed, one) for j in r.judgements] == [None, None]
+
+
 def test_the_test_chooses_nothing(tables: tuple[list[Outcome], list[Truth]]) -> None:
     """Whatever the test's labels are, the same arms are chosen."""
     outcomes, truths = tables

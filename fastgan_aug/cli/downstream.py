@@ -327,6 +327,8 @@ def _print_judgement(judgement: Judgement, test_slices: int, console: Console) -
         table.add_row(*(row[name].replace(" [", "\n[") for name in shown))
     console.print(table)
     console.print(judgement.how, markup=False)
+    if judgement.own_choice is not None:
+        console.print(judgement.own_choice.told, markup=False)
     for c in judgement.comparisons:
         console.print(f"{c.arm} against {c.rival}: [bold]{c.verdict}[/], {c.reason}.")
         if c.detectable is not None:
