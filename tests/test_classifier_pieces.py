@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +31,7 @@ from downstream.service import oracle_source
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
+from fastgan_aug.engines import tasks
 from fastgan_aug.errors import ConfigError, DataError, LeakageError
 
 QUICK = DownstreamConfig(seeds=[0, 1, 2], steps=30, batch=32, width=6, bootstrap=100, folds=3)
@@ -56,6 +60,14 @@ class Opened:
         fold = replace(fold, synthetic=replayed(train), seen=SeenPatients.of(train))
         fold.check()
         return fold
+
+
+class OpenedTooLong(Opened):
+    """In the worker that opened it the time is over: no test has to wait until it is."""
+
+    def __call__(self) -> Fold:
+        tasks.time = SimpleNamespace(time=lambda: math.inf)  # type: ignore[assignment]
+        return super().__call__()
 
 
 def experiment_on(dataset: Dataset, out: Path, config: DownstreamConfig = QUICK) -> Experiment:
@@ -103,6 +115,17 @@ def test_pieces_are_done_once_whatever_ends_them(toy: Dataset, tmp_path: Path) -
         (k, name, seed) for k in range(3) for name in NAMES for seed in (0, 1)
     }
     assert seconds_left(experiment, experiment.folds[0]()) == 0
+
+
+def test_pieces_that_wait_for_a_worker_are_not_begun_when_the_time_is_over(
+    toy: Dataset, tmp_path: Path
+) -> None:
+    short = QUICK.model_copy(update={"steps": 1, "seeds": [0]})
+    folds = [OpenedTooLong(number, toy) for number in range(3)]
+    experiment = replace(experiment_on(toy, tmp_path, short), folds=folds)
+    left = run_pieces(experiment, partial(tasks.map_in_processes, workers=2), budget=600)
+    assert left == len(experiment.waiting)
+    assert 1 <= 3 * 2 - left <= 2, "all were sent, a worker begins one"
 
 
 def test_what_is_left_is_estimated_of_each_classifier(toy: Dataset, tmp_path: Path) -> None:
