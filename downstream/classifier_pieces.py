@@ -261,7 +261,8 @@ def _no_generator(
 def seconds_left(experiment: Experiment, sample: Fold) -> float:
     """Of the pieces that are not done, one after the other.
 
-    A classifier's finished pieces tell by their median; without any, a few steps are measured.
+    A classifier's finished pieces tell by their median; without any, a few steps are measured, or
+    a whole fit where steps do not count.
 
     Args:
         experiment: What is compared.
@@ -284,13 +285,16 @@ def _measured(experiment: Experiment, sample: Fold, classifier: str) -> float:
     config, factor = experiment.config, factor_of(sample.train, experiment.config)
     validation, test = (Part.of(p, factor) for p in (sample.validation, sample.test))
     material, kind = material_of(sample, factor, experiment.rules), classifier_named(classifier)
-    seconds = [
-        fit_and_predict(
-            kind, ARMS[0], material, validation, test, config.model_copy(update={"steps": steps}), 0
-        ).seconds
-        for steps in (1, 1 + TRIED_STEPS)
-    ]
-    return seconds[0] + (seconds[1] - seconds[0]) / TRIED_STEPS * (config.steps - 1)
+
+    def seconds(steps: int) -> float:
+        short = config.model_copy(update={"steps": steps})
+        return fit_and_predict(kind, ARMS[0], material, validation, test, short, 0).seconds
+
+    seconds(1)  # what a process does once, imports above all, is no part of a fit
+    one = seconds(1)
+    if not kind.takes_steps:
+        return one
+    return one + max(0.0, seconds(1 + TRIED_STEPS) - one) / TRIED_STEPS * (config.steps - 1)
 
 
 def truths_of(experiment: Experiment) -> list[Truth]:

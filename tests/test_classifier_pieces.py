@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +16,7 @@ import pyarrow as pa
 import pytest
 from test_arms import RULES, replayed
 
+from downstream import classifier_pieces
 from downstream.arms.catalogue import arms_named
 from downstream.classifier_pieces import (
     Experiment,
@@ -139,6 +143,54 @@ def test_what_is_left_is_estimated_of_each_classifier(toy: Dataset, tmp_path: Pa
         replace(Outcome.read(piece.path), seconds=seconds).write(piece.path)
     each = 3 * 2 * 3 - 1  # of folds, arms and seeds
     assert seconds_left(experiment, sample) == each * 3 + each * 50
+
+
+@pytest.mark.parametrize(
+    ("name", "each_step", "expected"),
+    [("small-cnn", 0.5, 2.5 + 399 * 0.5), ("small-cnn", -0.1, 1.9), ("boosting", 0.5, 2.5)],
+)
+def test_an_estimate_is_of_a_process_that_has_started(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, each_step: float,
+    expected: float,
+) -> None:  # fmt: skip
+    """Its first fit takes longer, by imports; by chance more steps may take less time."""
+    config = QUICK.model_copy(update={"steps": 400, "classifiers": [name], "seeds": [0]})
+    experiment = replace(experiment_on(toy, tmp_path, config), arms=arms_named(["real"]))
+    first = [60.0]
+
+    def fit(*given: object) -> SimpleNamespace:
+        steps = given[5].steps  # type: ignore[attr-defined]
+        return SimpleNamespace(seconds=2 + each_step * steps + (first.pop() if first else 0))
+
+    monkeypatch.setattr(classifier_pieces, "fit_and_predict", fit)
+    assert seconds_left(experiment, experiment.folds[0]()) == pytest.approx(3 * expected)
+
+
+FRESH = """
+import sys
+from pathlib import Path
+from fastgan_aug.data.dataset import Dataset
+from downstream.classifier_pieces import fitted
+from test_classifier_pieces import QUICK, arms_named, experiment_on, replace, seconds_left
+
+folder = Path(sys.argv[1])
+config = QUICK.model_copy(update={"steps": 400, "classifiers": ["boosting"], "seeds": [0]})
+experiment = experiment_on(Dataset.read(folder / "toy.parquet"), folder / "out", config)
+experiment = replace(experiment, arms=arms_named(["real"]))
+print(seconds_left(experiment, experiment.folds[0]()))
+print(sum(fitted(piece).seconds for piece in experiment.pieces))
+"""
+
+
+def test_a_fresh_process_estimates_what_its_fits_take(toy: Dataset, tmp_path: Path) -> None:
+    toy.write(tmp_path / "toy.parquet")
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    told = subprocess.run(
+        [sys.executable, "-c", FRESH, tmp_path], env=os.environ | {"PYTHONPATH": path}, check=True,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    estimated, took = map(float, told.split())
+    assert 0 < estimated < 5 * took
 
 
 def test_a_fold_is_opened_once_for_its_pieces_of_a_seed(toy: Dataset, tmp_path: Path) -> None:
