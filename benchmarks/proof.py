@@ -146,8 +146,11 @@ def run_setting(
 
     Returns:
         Outcomes and truths; None where no seed is complete.
+
+    Raises:
+        ConfigError: finished pieces are of other generators or of sets that were drawn anew since.
     """
-    start(experiment, [{"generator": r["checkpoint_digest"]} for r in records])
+    start(experiment, [{"generator": r["checkpoint_digest"]} | r["fresh"] for r in records])
     run = map if workers == 1 else partial(map_in_processes, workers=workers)
     left = run_pieces(
         experiment, run, budget=budget,

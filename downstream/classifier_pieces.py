@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +31,7 @@ from downstream.outcome import Outcome, Truth
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.engines.tasks import unless_late
 from fastgan_aug.errors import ConfigError, DataError
 from fastgan_aug.storage import replace_when_complete
 
@@ -189,17 +192,13 @@ def run_pieces(
     Raises:
         FastGANAugError: a fold leaks, or a fit is impossible; finished pieces are kept.
     """
-    begun, total = time.monotonic(), len(experiment.pieces)
-    waiting = experiment.waiting
+    deadline = math.inf if budget is None else time.time() + budget
+    total, waiting = len(experiment.pieces), experiment.waiting
     done = total - len(waiting)
-
-    def in_time() -> Iterator[Piece]:
-        for piece in waiting:
-            if budget is not None and time.monotonic() - begun >= budget:
-                return
-            yield piece
-
-    for name in run(do_piece, in_time()):
+    # When it is too late the rest is not even sent: it may be thousands.
+    sent = takewhile(lambda _: time.time() < deadline, waiting)
+    # What was sent but not begun gives None.
+    for name in filter(None, run(partial(unless_late, do_piece, deadline), sent)):
         done += 1
         if progress is not None:
             progress(name, done, total)
@@ -267,7 +266,8 @@ def _no_generator(
 def seconds_left(experiment: Experiment, sample: Fold) -> float:
     """Of the pieces that are not done, one after the other.
 
-    A classifier's finished pieces tell by their median; without any, a few steps are measured.
+    A classifier's finished pieces tell by their median; without any, a few steps are measured, or
+    a whole fit where steps do not count.
 
     Args:
         experiment: What is compared.
@@ -291,13 +291,16 @@ def _measured(experiment: Experiment, sample: Fold, classifier: str) -> float:
     validation, test = (Part.of(p, factor) for p in (sample.validation, sample.test))
     material = material_of(sample, factor, experiment.rules, config.balance)
     kind = classifier_named(classifier)
-    seconds = [
-        fit_and_predict(
-            kind, ARMS[0], material, validation, test, config.model_copy(update={"steps": steps}), 0
-        ).seconds
-        for steps in (1, 1 + TRIED_STEPS)
-    ]
-    return seconds[0] + (seconds[1] - seconds[0]) / TRIED_STEPS * (config.steps - 1)
+
+    def seconds(steps: int) -> float:
+        short = config.model_copy(update={"steps": steps})
+        return fit_and_predict(kind, ARMS[0], material, validation, test, short, 0).seconds
+
+    seconds(1)  # what a process does once, imports above all, is no part of a fit
+    one = seconds(1)
+    if not kind.takes_steps:
+        return one
+    return one + max(0.0, seconds(1 + TRIED_STEPS) - one) / TRIED_STEPS * (config.steps - 1)
 
 
 def truths_of(experiment: Experiment) -> list[Truth]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from test_arms import RULES, replayed
 
+from downstream import classifier_pieces
 from downstream.arms.catalogue import arms_named
 from downstream.classifier_pieces import (
     Experiment,
@@ -28,6 +35,7 @@ from downstream.service import oracle_source
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
+from fastgan_aug.engines import tasks
 from fastgan_aug.errors import ConfigError, DataError, LeakageError
 
 QUICK = DownstreamConfig(seeds=[0, 1, 2], steps=30, batch=32, width=6, bootstrap=100, folds=3)
@@ -56,6 +64,14 @@ class Opened:
         fold = replace(fold, synthetic=replayed(train), seen=SeenPatients.of(train))
         fold.check()
         return fold
+
+
+class OpenedTooLong(Opened):
+    """In the worker that opened it the time is over: no test has to wait until it is."""
+
+    def __call__(self) -> Fold:
+        tasks.time = SimpleNamespace(time=lambda: math.inf)  # type: ignore[assignment]
+        return super().__call__()
 
 
 def experiment_on(dataset: Dataset, out: Path, config: DownstreamConfig = QUICK) -> Experiment:
@@ -105,6 +121,17 @@ def test_pieces_are_done_once_whatever_ends_them(toy: Dataset, tmp_path: Path) -
     assert seconds_left(experiment, experiment.folds[0]()) == 0
 
 
+def test_pieces_that_wait_for_a_worker_are_not_begun_when_the_time_is_over(
+    toy: Dataset, tmp_path: Path
+) -> None:
+    short = QUICK.model_copy(update={"steps": 1, "seeds": [0]})
+    folds = [OpenedTooLong(number, toy) for number in range(3)]
+    experiment = replace(experiment_on(toy, tmp_path, short), folds=folds)
+    left = run_pieces(experiment, partial(tasks.map_in_processes, workers=2), budget=600)
+    assert left == len(experiment.waiting)
+    assert 1 <= 3 * 2 - left <= 2, "all were sent, a worker begins one"
+
+
 def test_what_is_left_is_estimated_of_each_classifier(toy: Dataset, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"steps": 2, "classifiers": ["small-cnn", "boosting"]})
     experiment = experiment_on(toy, tmp_path, config)
@@ -116,6 +143,54 @@ def test_what_is_left_is_estimated_of_each_classifier(toy: Dataset, tmp_path: Pa
         replace(Outcome.read(piece.path), seconds=seconds).write(piece.path)
     each = 3 * 2 * 3 - 1  # of folds, arms and seeds
     assert seconds_left(experiment, sample) == each * 3 + each * 50
+
+
+@pytest.mark.parametrize(
+    ("name", "each_step", "expected"),
+    [("small-cnn", 0.5, 2.5 + 399 * 0.5), ("small-cnn", -0.1, 1.9), ("boosting", 0.5, 2.5)],
+)
+def test_an_estimate_is_of_a_process_that_has_started(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, each_step: float,
+    expected: float,
+) -> None:  # fmt: skip
+    """Its first fit takes longer, by imports; by chance more steps may take less time."""
+    config = QUICK.model_copy(update={"steps": 400, "classifiers": [name], "seeds": [0]})
+    experiment = replace(experiment_on(toy, tmp_path, config), arms=arms_named(["real"]))
+    first = [60.0]
+
+    def fit(*given: object) -> SimpleNamespace:
+        steps = given[5].steps  # type: ignore[attr-defined]
+        return SimpleNamespace(seconds=2 + each_step * steps + (first.pop() if first else 0))
+
+    monkeypatch.setattr(classifier_pieces, "fit_and_predict", fit)
+    assert seconds_left(experiment, experiment.folds[0]()) == pytest.approx(3 * expected)
+
+
+FRESH = """
+import sys
+from pathlib import Path
+from fastgan_aug.data.dataset import Dataset
+from downstream.classifier_pieces import fitted
+from test_classifier_pieces import QUICK, arms_named, experiment_on, replace, seconds_left
+
+folder = Path(sys.argv[1])
+config = QUICK.model_copy(update={"steps": 400, "classifiers": ["boosting"], "seeds": [0]})
+experiment = experiment_on(Dataset.read(folder / "toy.parquet"), folder / "out", config)
+experiment = replace(experiment, arms=arms_named(["real"]))
+print(seconds_left(experiment, experiment.folds[0]()))
+print(sum(fitted(piece).seconds for piece in experiment.pieces))
+"""
+
+
+def test_a_fresh_process_estimates_what_its_fits_take(toy: Dataset, tmp_path: Path) -> None:
+    toy.write(tmp_path / "toy.parquet")
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    told = subprocess.run(
+        [sys.executable, "-c", FRESH, tmp_path], env=os.environ | {"PYTHONPATH": path}, check=True,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    estimated, took = map(float, told.split())
+    assert 0 < estimated < 5 * took
 
 
 def test_a_fold_is_opened_once_for_its_pieces_of_a_seed(toy: Dataset, tmp_path: Path) -> None:
@@ -147,14 +222,13 @@ def test_a_folder_of_another_experiment_is_refused(toy: Dataset, tmp_path: Path)
         start(replace(experiment, config=longer), [{"train": "a"}])
 
 
-def test_random_labels_give_chance_and_a_copier_never_helps(toy: Dataset, tmp_path: Path) -> None:
+def test_random_labels_give_chance_and_true_ones_are_learnt(toy: Dataset, tmp_path: Path) -> None:
+    """The toy has too few patients for a verdict: ``test_nested_leakage`` asks for those."""
     found = judged(_run(shuffled(toy), tmp_path / "noise"), toy)
     for arm in found.arms:
         assert arm.balanced_accuracy.low <= 0.25 <= arm.balanced_accuracy.high, arm.name
-    assert all(c.verdict != "HELPS" for c in found.comparisons)
     learnt = judged(_run(toy, tmp_path / "truth"), toy)
-    assert max(arm.balanced_accuracy.value for arm in learnt.arms) > 0.6, "it does learn"
-    assert all(c.verdict != "HELPS" for c in learnt.comparisons), "copies add nothing"
+    assert max(arm.balanced_accuracy.value for arm in learnt.arms) > 0.6
 
 
 def _run(dataset: Dataset, out: Path) -> Experiment:

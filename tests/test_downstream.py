@@ -149,7 +149,6 @@ def test_shuffled_labels_give_chance(toy: Dataset) -> None:
     train, test = split_by_patient(Dataset(table, toy.meta), 0.4, seed=0)
     found = experiment_on(train, test, QUICK.model_copy(update={"seeds": [0]}))
     assert all(arm.balanced_accuracy.value < 0.55 for arm in only(found).arms)
-    assert only(found).comparisons[0].verdict != "HELPS"
 
 
 def test_synthetic_slices_never_enter_the_test(parts: tuple[Dataset, Dataset]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,9 +26,11 @@ from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.config import Config, load_config
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.schema import images_to_arrow
-from fastgan_aug.engines import mlflow_tracking
+from fastgan_aug.engines import mlflow_tracking, tasks
+from fastgan_aug.engines.fold_generator import GeneratorPiece
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker
+from fastgan_aug.engines.pieces import fit_digest, write_json
 from fastgan_aug.errors import DataError, InvalidDataset
 
 NOWHERE = "http://127.0.0.1:9"
@@ -115,6 +118,47 @@ def test_the_tables_heads_are_the_classes(tmp_path: Path) -> None:
     print_report(judge(*simulated, ARMS, classes, settings), console)
     told = console.export_text()
     assert all(f"recall {name}" in told for name in classes)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Rows of a fit that is finished when they are read; the time is then over for that worker."""
+
+    dataset: Dataset
+    result: Path
+    record: dict[str, object]
+
+    def __call__(self) -> tuple[Dataset, Dataset]:
+        if not self.result.is_file():
+            write_json(self.result, self.record)
+            tasks.time = SimpleNamespace(time=lambda: math.inf)  # type: ignore[assignment]
+        return self.dataset, self.dataset
+
+
+def test_generators_that_wait_for_a_worker_are_not_begun_when_the_time_is_over(
+    toy: Dataset, tmp_path: Path
+) -> None:
+    config = Config.of({"name": "toy", "network": {"size": 32}})
+    record = {"config_digest": fit_digest(config), "dataset_digest": toy.digest}
+    pieces = []
+    for number in range(5):
+        told = record | {"seed": number, "verdict": {"passed": True}}
+        parts = Fitting(toy, tmp_path / f"pieces/fit-fold-{number}.json", told)
+        pieces.append(GeneratorPiece("fold", number, config, tmp_path, tmp_path, parts))
+    write_json(pieces[4].result_path, pieces[4].parts.record)
+
+    def fitted(workers: int, deadline: float) -> list[int]:
+        asked = Nested(tmp_path, config, tmp_path, workers)
+        rung = SimpleNamespace(generators=pieces, name="")
+        with (tmp_path / "log").open("w") as log:
+            records = nested_command._fit_generators(asked, rung, deadline, Console(file=log))  # type: ignore[arg-type]
+        return [record["seed"] for record in records]
+
+    assert fitted(1, deadline=0) == [4], "a finished one is looked at when it is too late, too"
+    *begun, last = fitted(2, deadline=math.inf)
+    assert last == 4
+    assert 1 <= len(begun) <= 2, "all were sent, a worker begins one"
+    assert [piece.seed for piece in pieces if piece.done] == [*begun, last]
 
 
 @pytest.mark.parametrize("option", [None, "http://127.0.0.1:8"])

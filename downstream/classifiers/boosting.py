@@ -56,6 +56,7 @@ class Boosting:
 
     name: str = "boosting"
     cannot: frozenset[str] = frozenset({FOCAL, PRETRAINING})
+    takes_steps: bool = False
 
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> FittedBoosting:
         """See ``Kind``; steps, batch, learning rate and width of ``settings`` are the networks'."""

@@ -31,6 +31,10 @@ class Kind(Protocol):
     def cannot(self) -> frozenset[str]:
         """Which ``arms.arm.NEEDS`` it cannot meet: arms with these are not tried with it."""
 
+    @property
+    def takes_steps(self) -> bool:
+        """Whether a fit lasts as long as ``FitSettings.steps`` say; others pay them no heed."""
+
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> Fitted:
         """A new classifier, fitted; the same arguments give the same predictions.
 

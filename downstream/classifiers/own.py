@@ -90,6 +90,7 @@ class Estimator:
     name: str
     make: Callable[[], Any] = field(repr=False)
     cannot: frozenset[str] = NEEDS  # it is fitted on all slices at once
+    takes_steps: bool = False
 
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> FittedEstimator:
         """See ``Kind``; sampling and class weights become weights of slices.

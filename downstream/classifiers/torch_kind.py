@@ -47,11 +47,13 @@ class TorchKind:
         name: As written in the report.
         make: Makes a new one.
         cannot: Nothing.
+        takes_steps: It does.
     """
 
     name: str
     make: Make = field(repr=False)
     cannot: frozenset[str] = frozenset()
+    takes_steps: bool = True
 
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> FittedNetwork:
         """See ``Kind``; after a pre-training the same weights go on, with a new schedule."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from downstream.classifier_pieces import Experiment
+    from downstream.classifier_pieces import Experiment, Run
     from downstream.fold import Fold
     from downstream.report import UsefulnessReport
     from fastgan_aug.config import Config
     from fastgan_aug.data.dataset import Dataset
     from fastgan_aug.engines.fold_generator import GeneratorPiece
-    from fastgan_aug.engines.pieces import Run
 
 JUDGING = 90  # seconds that the gate takes for one generator of about a thousand slices
 
@@ -168,7 +168,7 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
     from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.ray_cluster import ray_cluster
 
-    begun = time.monotonic()
+    deadline = math.inf if asked.budget is None else time.time() + asked.budget
     rungs = [Rung.of(asked, few) for few in (None, *sorted(set(asked.rare_slices), reverse=True))]
     _refuse_alike(rungs, factor_of(rungs[0].folds[0].train, asked.config.downstream))
     # The whole of it: a slice under two patients may stand in training and test.
@@ -180,7 +180,7 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
     done: list[Fitted] = []
     with ray_cluster(asked.config.engine.timeout) if asked.ray else nullcontext():
         for rung in rungs:
-            if (fitted := _fit(asked, rung, begun, console)) is None:
+            if (fitted := _fit(asked, rung, deadline, console)) is None:
                 break
             done.append(fitted)
     if not done or (report := judged(asked, done)) is None:
@@ -190,14 +190,14 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
     return Found(report, images)
 
 
-def _fit(asked: Nested, rung: Rung, begun: float, console: Console) -> Fitted | None:
+def _fit(asked: Nested, rung: Rung, deadline: float, console: Console) -> Fitted | None:
     """The generators and, in time, the classifiers; None where the budget ended before."""
-    records = _fit_generators(asked, rung, begun, console)
+    records = _fit_generators(asked, rung, deadline, console)
     if missing := len(rung.generators) - len(records):
         _say_budget(f"{rung.name}{missing} generators", console)
         return None
     experiment = asked.experiment(rung.parts, [piece.checkpoint for piece in rung.generators])
-    _run_pieces(asked, experiment, rung, records, begun, console)
+    _run_pieces(asked, experiment, rung, records, deadline, console)
     if missing := len(experiment.waiting):
         _say_budget(f"{rung.name}{missing} fits", console)
     return Fitted(rung, records, experiment)
@@ -242,24 +242,15 @@ def _run(asked: Nested) -> Run:
     return map if asked.workers == 1 else partial(map_in_processes, workers=asked.workers)
 
 
-def _left(asked: Nested, begun: float) -> float | None:
-    return None if asked.budget is None else max(0.0, asked.budget - (time.monotonic() - begun))
-
-
 def _fit_generators(
-    asked: Nested, rung: Rung, begun: float, console: Console
+    asked: Nested, rung: Rung, deadline: float, console: Console
 ) -> list[dict[str, Any]]:
-    from fastgan_aug.engines.fold_generator import fit_generator
-
-    def in_time() -> Any:
-        for piece in rung.generators:
-            # A finished one is only looked at, whether it is of this data and configuration.
-            if piece.done is not None or _left(asked, begun) != 0:
-                yield piece
+    from fastgan_aug.engines.fold_generator import fit_in_time
 
     records = []
     with fit_bars(rung.generators, console):
-        for record in _run(asked)(fit_generator, in_time()):
+        # What was not begun in time gives None.
+        for record in filter(None, _run(asked)(partial(fit_in_time, deadline), rung.generators)):
             records.append(record)
             (note,) = gate_notes([record], rung.name)
             console.print(f"  {note}", markup=False, soft_wrap=True)
@@ -271,7 +262,7 @@ def _run_pieces(
     experiment: Experiment,
     rung: Rung,
     records: Sequence[dict[str, Any]],
-    begun: float,
+    deadline: float,
     console: Console,
 ) -> None:
     from downstream.classifier_pieces import run_pieces, seconds_left, start
@@ -290,7 +281,7 @@ def _run_pieces(
         total = len(experiment.pieces)
         task = bar.add_task("fitting", total=total, completed=total - waiting)
         run_pieces(
-            experiment, _run(asked), budget=_left(asked, begun),
+            experiment, _run(asked), budget=deadline - time.time(),
             progress=lambda what, done, _: bar.update(task, description=what, completed=done),
         )  # fmt: skip
 

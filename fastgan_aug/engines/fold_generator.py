@@ -16,6 +16,7 @@ from fastgan_aug.engines.job import tracked_run_id
 from fastgan_aug.engines.mlflow_promotion import record_report
 from fastgan_aug.engines.mlflow_registry import register
 from fastgan_aug.engines.pieces import FitPiece, fit_and_choose, fit_digest, samples, write_json
+from fastgan_aug.engines.tasks import unless_late
 from fastgan_aug.errors import ConfigError, DataError
 from fastgan_aug.gan.checkpoint import read_meta
 from fastgan_aug.gan.synthesizer import Synthesizer
@@ -51,6 +52,24 @@ class GeneratorPiece(FitPiece):
         if (record := self.done) is None:
             raise ConfigError(f"the generator {self.key} is not fitted", do="fit it first")
         return self.folder / str(record["checkpoint"])
+
+
+def fit_in_time(deadline: float, piece: GeneratorPiece) -> dict[str, Any] | None:
+    """``fit_generator``; after the deadline a finished one is still looked at.
+
+    Args:
+        deadline: See ``unless_late``.
+        piece: The fit.
+
+    Returns:
+        The record; None where it is too late and the fit was not begun.
+
+    Raises:
+        FastGANAugError: see ``fit_generator``.
+    """
+    if piece.done is not None:
+        return fit_generator(piece)
+    return unless_late(fit_generator, deadline, piece)
 
 
 def fit_generator(piece: GeneratorPiece) -> dict[str, Any]:
