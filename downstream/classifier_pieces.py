@@ -23,12 +23,11 @@ from downstream.arms.arm import Arm
 from downstream.arms.catalogue import ARMS, KNOWN
 from downstream.classifiers.catalogue import classifier_named
 from downstream.experiment import fit_and_predict, tried
-from downstream.fold import Fold, Part, truth_of
+from downstream.fold import Fold, Part, factor_of, truth_of
 from downstream.material import Material, SyntheticBatch
 from downstream.outcome import Outcome, Truth
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
-from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.errors import ConfigError, DataError
 from fastgan_aug.storage import replace_when_complete
 
@@ -127,11 +126,6 @@ class Experiment:
         """Seeds of which every piece is done: what may be judged after a budget ran out."""
         missing = {piece.seed for piece in self.waiting}
         return [seed for seed in self.config.seeds if seed not in missing]
-
-
-def factor_of(dataset: Dataset, config: DownstreamConfig) -> str:
-    """The factor to predict; the last one where none is named."""
-    return config.factor or dataset.meta.space.names[-1]
 
 
 def start(experiment: Experiment, digests: Sequence[dict[str, Any]]) -> None:

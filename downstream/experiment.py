@@ -13,7 +13,7 @@ from downstream.arms.arm import Arm
 from downstream.arms.catalogue import arms_named
 from downstream.classifiers.catalogue import check_classifiers, classifier_named
 from downstream.classifiers.kind import Kind
-from downstream.fold import Fold, Part, held_back, nobody
+from downstream.fold import Fold, Part, factor_of, held_back, nobody
 from downstream.judging import JudgeSettings, judge
 from downstream.material import Material, SyntheticSource
 from downstream.outcome import Outcome, Truth
@@ -65,13 +65,14 @@ def run_experiment(
         progress: Told of each fit, those that the rival is chosen by included.
 
     Raises:
+        ConfigError: the data have no such factor.
         LeakageError: training data or the model share a patient with the test, or synthetic
             slices stand where real ones belong.
         PseudonymKeysDiffer: the model's or a side's pseudonyms come from another key.
         DataError: the data have no patients, or too few classes or slices, or an arm of real slices
             cannot be made of them.
     """
-    factor = config.factor or train.meta.space.names[-1]
+    factor = factor_of(train, config)
     Fold(0, train, nobody(train), test, seen).check(unsafe_no_groups=unsafe_no_groups)
     arms = arms_named(config.arms)
     part, held = _validation_part(train, factor)

@@ -14,7 +14,7 @@ from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.split import split_by_patient
-from fastgan_aug.errors import DataError
+from fastgan_aug.errors import ConfigError, DataError
 
 QUICK = DownstreamConfig(seeds=[0], steps=2, batch=32, width=6, bootstrap=100)
 
@@ -73,3 +73,8 @@ def test_an_arm_that_the_data_cannot_bear_is_refused_before_any_fit(
     monkeypatch.setattr(torch_kind, "fit_network", lambda *_, **__: pytest.fail("a fit was begun"))
     with pytest.raises(DataError, match=r"SMOTE mixes .* cross has 1 slice"):
         judged(fewer, test, QUICK.model_copy(update={"arms": ["real", "SMOTE"]}))
+
+
+def test_a_factor_that_the_data_do_not_have_is_refused(parts: tuple[Dataset, Dataset]) -> None:
+    with pytest.raises(ConfigError, match=r"downstream\.factor is 'nope'"):
+        judged(*parts, QUICK.model_copy(update={"factor": "nope"}))

@@ -28,7 +28,7 @@ from fastgan_aug.data.schema import images_to_arrow
 from fastgan_aug.engines import mlflow_tracking
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker
-from fastgan_aug.errors import DataError, InvalidDataset
+from fastgan_aug.errors import ConfigError, DataError, InvalidDataset
 
 NOWHERE = "http://127.0.0.1:9"
 ARMS = (SimulatedArm("real"), SimulatedArm("fill", "synthetic", "fill"))
@@ -48,6 +48,16 @@ def test_an_arm_that_a_fold_cannot_bear_is_refused_before_the_generators(
     asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
     with pytest.raises(DataError, match="cross has 1 slice"):
         run_nested(asked, Console())
+
+
+def test_a_factor_that_the_data_do_not_have_is_refused_in_the_dry_run(
+    toy: Dataset, tmp_path: Path
+) -> None:
+    toy.write(tmp_path / "d.parquet")
+    config = Config.of({"name": "toy", "downstream": {"factor": "nope"}})
+    asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"downstream.factor is 'nope'.*Allowed: shape\."):
+        run_nested(asked, Console(), dry_run=True)
 
 
 @pytest.fixture

@@ -64,10 +64,10 @@ class Nested:
         """The folds, with so many training slices of the rarest class; None: with all.
 
         Raises:
+            ConfigError: the data have no such factor as is to be predicted.
             DataError: too few patients.
         """
-        from downstream.classifier_pieces import factor_of
-        from downstream.fold import count_folds
+        from downstream.fold import count_folds, factor_of
 
         dataset = read_kept(self.data, self.config)
         section = self.config.downstream
@@ -164,7 +164,7 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
         DataError: a fold has too few slices for an arm; nothing was fitted yet.
         FastGANAugError: see ``engines.fold_generator`` and ``downstream.classifier_pieces``.
     """
-    from downstream.classifier_pieces import factor_of
+    from downstream.fold import factor_of
     from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.ray_cluster import ray_cluster
 
@@ -224,8 +224,9 @@ def _refuse_alike(rungs: Sequence[Rung], factor: str) -> None:
 def _check_arms(asked: Nested, folds: Sequence[Fold]) -> None:
     """Tries the arms of real slices on every fold."""
     from downstream.arms.catalogue import arms_named
-    from downstream.classifier_pieces import factor_of, material_of
+    from downstream.classifier_pieces import material_of
     from downstream.experiment import check_arms
+    from downstream.fold import factor_of
 
     for fold in folds:
         factor = factor_of(fold.train, asked.config.downstream)
@@ -296,7 +297,8 @@ def _run_pieces(
 
 def _print_plan(asked: Nested, rungs: Sequence[Rung], console: Console) -> None:
     """Folds with counts and patients, arms, fits, and how long all that takes here."""
-    from downstream.classifier_pieces import factor_of, seconds_left
+    from downstream.classifier_pieces import seconds_left
+    from downstream.fold import factor_of
     from fastgan_aug.gan.cost import measure_cost
 
     (whole, *fewer), config = rungs, asked.config

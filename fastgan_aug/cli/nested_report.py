@@ -21,8 +21,8 @@ def judged(asked: Nested, fitted: Sequence[Fitted]) -> UsefulnessReport | None:
     Returns:
         None where no seed is complete.
     """
-    from downstream.classifier_pieces import factor_of
     from downstream.experiment import NO_GROUPS
+    from downstream.fold import factor_of
     from downstream.judging import JudgeSettings, judge
     from fastgan_aug.data.schema import BY_PATIENT
 
