@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from downstream.arms.arm import NEEDS
+from downstream.arms.arm import NEEDS, WEIGHTS
 from downstream.classifiers.boosting import slice_weights
 from downstream.classifiers.kind import Kind, check_takes
 from downstream.classifiers.torch_kind import Make, TorchKind
@@ -50,11 +50,17 @@ def own_kind(path: str) -> Kind:
     if inspect.isclass(found) and issubclass(found, nn.Module):
         return TorchKind(path, _module_maker(path, found))
     if inspect.isclass(found) and all(hasattr(found, m) for m in ("fit", "predict_proba")):
-        return Estimator(path, found)
+        return Estimator(path, found, NEEDS - ({WEIGHTS} if _takes_weights(found) else set()))
     raise ConfigError(
         f"the classifier {path!r} is neither a torch module nor a scikit-learn classifier",
         allowed=CONTRACT, do="name a class of one of the two",
     )  # fmt: skip
+
+
+def _takes_weights(found: type) -> bool:
+    from sklearn.utils.validation import has_fit_parameter
+
+    return bool(has_fit_parameter(found, "sample_weight"))
 
 
 def _module_maker(path: str, found: Callable[..., nn.Module]) -> Make:
@@ -85,18 +91,19 @@ class Estimator:
     Attributes:
         name: Its import path.
         make: Makes a new one; ``random_state`` is set where it has one.
+        cannot: It is fitted on all slices at once, and takes nothing but these, their labels and,
+            where its ``fit`` has a ``sample_weight``, their weights.
     """
 
     name: str
     make: Callable[[], Any] = field(repr=False)
-    cannot: frozenset[str] = NEEDS  # it is fitted on all slices at once
+    cannot: frozenset[str]
 
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> FittedEstimator:
         """See ``Kind``; sampling and class weights become weights of slices.
 
         Raises:
-            ConfigError: the arm needs one of ``cannot``, or the estimator fails, or takes no
-                weights where the arm has some.
+            ConfigError: the arm needs one of ``cannot``, or the estimator fails.
         """
         check_takes(self, fit)
         weighted = fit.sampling is not None or fit.class_weights is not None
