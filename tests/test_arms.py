@@ -290,7 +290,9 @@ def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: 
     both = replace(material, filtered=material.synthetic, oracle=material.synthetic)
     fit = arm.prepare(both, 3)
     assert fit.images.shape == (len(fit.labels), *material.images.shape[1:])
-    assert (fit.images.min(), fit.images.max()) >= (0, 0)
+    for images in (phase.images for phase, _ in fit.phases(100)):
+        assert images.min() >= 0
+        assert images.max() <= 1
     assert set(fit.labels.tolist()) == set(material.labels.tolist())
     assert (fit.n_synthetic > 0) == (
         arm.source != "real" or "SMOTE" in arm.name or "moved" in arm.name
@@ -302,7 +304,10 @@ def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: 
     if fit.augment is not None:  # also for slices that are not among the real ones
         rows = torch.arange(len(fit.images) - 2, len(fit.images))
         taken = torch.from_numpy(fit.images[rows])[:, None]
-        assert fit.augment(taken, rows, torch.Generator().manual_seed(0)).shape == taken.shape
+        moved = fit.augment(taken, rows, torch.Generator().manual_seed(0))
+        assert moved.shape == taken.shape
+        assert moved.min() >= 0
+        assert moved.max() <= 1
 
 
 def test_smote_fills_every_class_with_mixtures(material: Material) -> None:
