@@ -102,6 +102,14 @@ def test_arms_with_weights_are_not_tried_with_an_estimator_that_takes_none() -> 
     assert told.sum(axis=1) == pytest.approx(1)
 
 
+def test_a_class_whose_instances_give_no_probabilities_is_refused() -> None:
+    """The class has the method, and what is made of it has not."""
+    fit = bright_or_dark(0)
+    fitted = classifier_named("sklearn.svm:SVC").fit(fit, 2, QUICK, 0)
+    with pytest.raises(ConfigError, match=r"'sklearn\.svm:SVC' gives no probabilities"):
+        fitted.predict_proba(fit.images)
+
+
 def test_only_arms_that_a_classifier_can_are_tried() -> None:
     forest, names = "sklearn.ensemble:RandomForestClassifier", ("real", "mixup", "focal loss")
     arms = [KNOWN[name] for name in (*names, "oversampling + classical augmentation")]

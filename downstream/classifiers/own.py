@@ -120,7 +120,7 @@ class Estimator:
                 f"the classifier {self.name!r} cannot be fitted: {error}", allowed=CONTRACT,
                 do="try it on an array of your own first",
             ) from error  # fmt: skip
-        return FittedEstimator(estimator, n_classes)
+        return FittedEstimator(self.name, estimator, n_classes)
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,29 @@ class FittedEstimator:
     """A fitted one.
 
     Attributes:
+        name: Its import path.
         estimator: With ``classes_`` and ``predict_proba``.
         n_classes: C; classes without a slice have no chance.
     """
 
+    name: str
     estimator: Any
     n_classes: int
 
     def predict_proba(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See ``Fitted``."""
+        """See ``Fitted``.
+
+        Raises:
+            ConfigError: the estimator fails.
+        """
         found = np.zeros((len(images), self.n_classes), np.float32)
-        found[:, self.estimator.classes_] = self.estimator.predict_proba(_flat(images))
+        try:
+            found[:, self.estimator.classes_] = self.estimator.predict_proba(_flat(images))
+        except Exception as error:  # a class may have what its instances lack: sklearn.svm:SVC
+            raise ConfigError(
+                f"the classifier {self.name!r} gives no probabilities: {error}", allowed=CONTRACT,
+                do="name another, or wrap it in a class of yours, in a CalibratedClassifierCV say",
+            ) from error  # fmt: skip
         return found
 
 
