@@ -28,9 +28,10 @@ from fastgan_aug.data.schema import images_to_arrow
 from fastgan_aug.engines import mlflow_tracking
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker
-from fastgan_aug.errors import ConfigError, DataError, InvalidDataset
+from fastgan_aug.errors import ConfigError, DataError, FastGANAugError, InvalidDataset
 
 NOWHERE = "http://127.0.0.1:9"
+HALF_MOVED = "moved defects, half synthetic in every class + classical augmentation"
 ARMS = (SimulatedArm("real"), SimulatedArm("fill", "synthetic", "fill"))
 
 
@@ -58,6 +59,38 @@ def test_a_factor_that_the_data_do_not_have_is_refused_in_the_dry_run(
     asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"downstream.factor is 'nope'.*Allowed: shape\."):
         run_nested(asked, Console(), dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"arms": ["real", "oracle"]}, "no oracle source"),
+        ({"arms": ["real", "real + filtered synthetic"]}, "selection.filter = true"),
+        ({"arms": ["real", HALF_MOVED]}, "no defect can be moved"),
+        ({"classifiers": ["sklearn.svm:SVC"]}, "gives no probabilities"),
+    ],
+)
+def test_what_can_never_work_is_refused_in_the_dry_run(
+    toy: Dataset, tmp_path: Path, changes: dict[str, object], why: str
+) -> None:
+    toy.write(tmp_path / "d.parquet")
+    config = Config.of({"name": "toy", "network": {"size": 32}, "downstream": changes})
+    asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
+    with pytest.raises(FastGANAugError, match=why):
+        run_nested(asked, Console(), dry_run=True)
+
+
+def test_filtered_slices_can_be_had_where_there_will_be_a_filter(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.write(tmp_path / "d.parquet")
+    planned: list[object] = []
+    monkeypatch.setattr(nested_command, "_print_plan", lambda *told: planned.append(told))
+    arms = {"arms": ["real", "real + filtered synthetic"]}
+    values = {"name": "toy", "network": {"size": 32}, "selection": {"filter": True}}
+    asked = Nested(tmp_path / "d.parquet", Config.of(values | {"downstream": arms}), tmp_path)
+    run_nested(asked, Console(), dry_run=True)
+    assert planned
 
 
 @pytest.fixture

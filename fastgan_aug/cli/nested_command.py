@@ -160,8 +160,9 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
 
     Raises:
         InvalidDataset: validation found errors in the data.
-        ConfigError: two numbers of rare slices are one point of the learning curve.
-        DataError: a fold has too few slices for an arm; nothing was fitted yet.
+        ConfigError: the data have no such factor, a classifier cannot be used, or two numbers of
+            rare slices are one point of the learning curve.
+        DataError: an arm cannot be made on some fold; nothing was fitted yet.
         FastGANAugError: see ``engines.fold_generator`` and ``downstream.classifier_pieces``.
     """
     from downstream.fold import factor_of
@@ -222,16 +223,18 @@ def _refuse_alike(rungs: Sequence[Rung], factor: str) -> None:
 
 
 def _check_arms(asked: Nested, folds: Sequence[Fold]) -> None:
-    """Tries the arms of real slices on every fold."""
+    """Tries the arms on every fold, and classifiers of one's own on the first."""
     from downstream.arms.catalogue import arms_named
     from downstream.classifier_pieces import material_of
-    from downstream.experiment import check_arms
+    from downstream.experiment import check_arms, try_classifiers
     from downstream.fold import factor_of
 
+    config, section = asked.config, asked.config.downstream
+    arms, factor = arms_named(section.arms), factor_of(folds[0].train, section)
     for fold in folds:
-        factor = factor_of(fold.train, asked.config.downstream)
-        material = material_of(fold, factor, asked.config.augment)
-        check_arms(arms_named(asked.config.downstream.arms), material)
+        material = material_of(fold, factor, config.augment)
+        check_arms(arms, material, filtered=config.selection.filter)
+    try_classifiers(section, arms, material_of(folds[0], factor, config.augment))
 
 
 def _run(asked: Nested) -> Run:
