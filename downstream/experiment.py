@@ -82,6 +82,9 @@ def run_experiment(
     check_arms(arms, whole, filtered=filtered is not None)
     check_arms([arm for arm in arms if arm.source == "real"], fewer)
     try_classifiers(config, arms, whole)
+    left_out = untried(config.classifiers, arms)
+    for note in left_out:
+        log.warning(note)
     validation, tested, none = (Part.of(p, factor) for p in (held, test, nobody(train)))
     fits = [(*pair, seed) for pair in tried(config.classifiers, arms) for seed in config.seeds]
     rivals = [fit for fit in fits if fit[1].source == "real"] if len(held) else []
@@ -101,7 +104,7 @@ def run_experiment(
         bootstrap=config.bootstrap,
         choose_synthetic=False,  # the generator saw all training patients
         caveat=_caveat(train, test, seen),
-        notes=tuple(_notes(train, whole, seen)),
+        notes=(*_notes(train, whole, seen), *left_out),
         provenance={
             "factor": factor, "train_digest": train.digest, "test_digest": test.digest,
             "train_slices": dict(zip(whole.classes, whole.counts.tolist(), strict=True)),
@@ -112,19 +115,31 @@ def run_experiment(
 
 
 def tried(classifiers: Sequence[str], arms: Sequence[Arm]) -> list[tuple[Kind, Arm]]:
-    """Every classifier with every arm that it can; the log says which it cannot.
+    """Every classifier with every arm that it can; ``untried`` tells the others.
 
     Raises:
         ConfigError: an unknown classifier, or one that stands there twice.
     """
     check_classifiers(classifiers)
-    found = []
+    return [
+        (kind, arm)
+        for kind in map(classifier_named, classifiers)
+        for arm in arms
+        if arm.needs.isdisjoint(kind.cannot)
+    ]
+
+
+def untried(classifiers: Sequence[str], arms: Sequence[Arm]) -> list[str]:
+    """A note for each classifier that cannot do some of the arms."""
+    notes = []
     for kind in map(classifier_named, classifiers):
-        able = [arm for arm in arms if arm.needs.isdisjoint(kind.cannot)]
-        if left := [arm.name for arm in arms if arm not in able]:
-            log.warning("%s cannot: %s", kind.name, ", ".join(left))
-        found += [(kind, arm) for arm in able]
-    return found
+        lacking = {arm.name: arm.needs & kind.cannot for arm in arms if arm.needs & kind.cannot}
+        if lacking:
+            names, needs = map(repr, lacking), sorted(frozenset().union(*lacking.values()))
+            notes.append(
+                f"{kind.name} is not tried with {', '.join(names)}: it takes no {', '.join(needs)}."
+            )
+    return notes
 
 
 def check_arms(arms: Sequence[Arm], material: Material, *, filtered: bool = False) -> None:

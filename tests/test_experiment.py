@@ -139,3 +139,15 @@ def test_classifiers_that_work_are_not_refused(toy: Dataset) -> None:
     material = Material.of(toy, "shape", RULES, replayed(toy))  # type: ignore[arg-type]
     names = ["small-cnn", NEIGHBOURS, "sklearn.naive_bayes:GaussianNB", "tests.test_own:Linear"]
     try_classifiers(QUICK.model_copy(update={"classifiers": names}), ARMS, material)
+
+
+def test_what_a_classifier_is_not_tried_with_is_told_once(parts: tuple[Dataset, Dataset]) -> None:
+    asked = {"classifiers": ["small-cnn", NEIGHBOURS], "seeds": [0, 1],
+             "arms": ["real", "class weights", "focal loss", "real + synthetic"]}  # fmt: skip
+    report = found(*parts, QUICK.model_copy(update=asked))
+    told = [note for note in report.notes if "not tried" in note]
+    assert told == [
+        f"{NEIGHBOURS} is not tried with 'class weights', 'focal loss': it takes no focal loss, "
+        "weights of slices (sample_weight)."
+    ]
+    assert [len(judgement.arms) for judgement in report.judgements] == [4, 2]

@@ -12,20 +12,24 @@ import pyarrow as pa
 import pytest
 import typer
 from rich.console import Console
+from test_arms import replayed
 from typer.testing import CliRunner
 
 from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, simulate
+from downstream.fold import Fold
 from downstream.judging import JudgeSettings, judge
 from downstream.report import UsefulnessReport
 from fastgan_aug.cli import demo, nested_command
 from fastgan_aug.cli.downstream import print_report, register_commands
 from fastgan_aug.cli.downstream_record import FILES, record_nested
-from fastgan_aug.cli.nested_command import Nested, run_nested
+from fastgan_aug.cli.nested_command import Nested, Rung, run_nested
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.config import Config, load_config
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import images_to_arrow
 from fastgan_aug.engines import mlflow_tracking
+from fastgan_aug.engines.fold_generator import GeneratorPiece
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker
 from fastgan_aug.errors import ConfigError, DataError, FastGANAugError, InvalidDataset
@@ -91,6 +95,60 @@ def test_filtered_slices_can_be_had_where_there_will_be_a_filter(
     asked = Nested(tmp_path / "d.parquet", Config.of(values | {"downstream": arms}), tmp_path)
     run_nested(asked, Console(), dry_run=True)
     assert planned
+
+
+NEIGHBOURS = "sklearn.neighbors:KNeighborsClassifier"
+COPYING = """
+[network]
+size = 32
+[downstream]
+folds = 2
+seeds = [0]
+steps = 1
+width = 2
+bootstrap = 100
+arms = ["real", "class weights", "real + synthetic"]
+"""
+
+
+@pytest.fixture
+def copying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
+    """The command with generators that copy training slices: none is fitted."""
+    verdict = {"passed": True, "answers": 1, "failures": []}
+
+    def with_copies(fold: Fold, checkpoint: Path) -> Fold:
+        return replace(fold, seen=SeenPatients.of(fold.train), synthetic=replayed(fold.train))
+
+    def records(asked: Nested, rung: Rung, *_: object) -> list[dict[str, object]]:
+        return [
+            {"seed": fold.number, "checkpoint_digest": "copies", "verdict": verdict}
+            for fold in rung.folds
+        ]
+
+    cost = SimpleNamespace(images_per_second=1.0)
+    monkeypatch.setattr("fastgan_aug.gan.cost.measure_cost", lambda *_, **__: cost)
+    monkeypatch.setattr("fastgan_aug.cli.nested.with_generator", with_copies)
+    monkeypatch.setattr(nested_command, "_fit_generators", records)
+    monkeypatch.setattr(GeneratorPiece, "checkpoint", tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    app = typer.Typer()
+    register_commands(app)
+    return app
+
+
+def test_arms_that_a_classifier_cannot_do_are_told_by_plan_and_report(
+    toy: Dataset, tmp_path: Path, copying: typer.Typer
+) -> None:
+    toy.write(tmp_path / "d.parquet")
+    (tmp_path / "own.toml").write_text(f'{COPYING}\nclassifiers = ["small-cnn", "{NEIGHBOURS}"]')
+    config = load_config(str(tmp_path / "own.toml"))
+    console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+    found = run_nested(Nested(tmp_path / "d.parquet", config, tmp_path / "out"), console)
+    note = f"{NEIGHBOURS} is not tried with 'class weights': it takes no weights of slices"
+    assert f"  {note}" in console.export_text()
+    assert found is not None
+    assert len([told for told in found.report.notes if told.startswith(note)]) == 1
+    assert [len(judgement.arms) for judgement in found.report.judgements] == [3, 2]
 
 
 @pytest.fixture

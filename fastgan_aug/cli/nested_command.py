@@ -301,6 +301,7 @@ def _run_pieces(
 def _print_plan(asked: Nested, rungs: Sequence[Rung], console: Console) -> None:
     """Folds with counts and patients, arms, fits, and how long all that takes here."""
     from downstream.classifier_pieces import seconds_left
+    from downstream.experiment import untried
     from downstream.fold import factor_of
     from fastgan_aug.gan.cost import measure_cost
 
@@ -323,8 +324,10 @@ def _print_plan(asked: Nested, rungs: Sequence[Rung], console: Console) -> None:
                        for name in ("pieces", "waiting"))  # fmt: skip
     values = ", ".join(space.factor(factor).values)
     console.print(f"  predicted: {factor} ({values})", markup=False, soft_wrap=True)
-    arms = ", ".join(arm.name for arm in experiments[0].arms)
-    console.print(f"  arms: {arms}", soft_wrap=True)
+    arms = experiments[0].arms
+    console.print(f"  arms: {', '.join(arm.name for arm in arms)}", soft_wrap=True)
+    for note in untried(config.downstream.classifiers, arms):
+        console.print(f"  {note}", markup=False, soft_wrap=True)
     console.print(
         f"  {len(generators)} generators of {config.training.images:,} images, {len(unfitted)} to "
         f"do; {pieces} fits of the classifier, {waiting} to do: "
