@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,32 @@ def test_arms_that_a_classifier_cannot_do_are_told_by_plan_and_report(
     assert found is not None
     assert len([told for told in found.report.notes if told.startswith(note)]) == 1
     assert [len(judgement.arms) for judgement in found.report.judgements] == [3, 2]
+
+
+def test_data_without_patients_are_judged_without_a_verdict(
+    toy: Dataset, tmp_path: Path, copying: typer.Typer
+) -> None:
+    Dataset(toy.table, replace(toy.meta, grouping="none")).write(tmp_path / "d.parquet")
+    (tmp_path / "own.toml").write_text(COPYING)
+    words = ["--data", str(tmp_path / "d.parquet"), "--config", str(tmp_path / "own.toml")]
+    words += ["--out", str(tmp_path / "out"), "--workers", "1"]
+    refused = CliRunner().invoke(copying, words)
+    assert isinstance(refused.exception, DataError)
+    assert "--unsafe-no-groups" in refused.exception.do
+    words.append("--unsafe-no-groups")
+    planned = CliRunner().invoke(copying, [*words, "--dry-run"], catch_exceptions=False)
+    assert "fold 1, test: disc" in planned.output
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(copying, words, catch_exceptions=False)
+    told, page = done.output, (tmp_path / "out/downstream.html").read_text()
+    caveat = "This report proves nothing: the data have no patients"
+    for text, first in ((told, "macro-F1"), (page, "NO EVIDENCE")):
+        assert -1 < text.find(caveat) < text.find(first), "before everything else"
+    found = json.loads((tmp_path / "out/downstream.json").read_text())
+    assert found["caveat"].startswith(caveat)
+    verdicts = {c["verdict"] for j in found["judgements"] for c in j["comparisons"]}
+    assert verdicts == {"NO EVIDENCE"}
+    assert all("one person" in c["reason"] for j in found["judgements"] for c in j["comparisons"])
 
 
 @pytest.fixture
