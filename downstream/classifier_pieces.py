@@ -25,13 +25,11 @@ from downstream.arms.arm import Arm
 from downstream.arms.catalogue import ARMS, KNOWN
 from downstream.classifiers.catalogue import classifier_named
 from downstream.experiment import fit_and_predict, tried
-from downstream.fold import Fold, Part, truth_of
+from downstream.fold import Fold, Part, factor_of, truth_of
 from downstream.material import Material, SyntheticBatch
 from downstream.outcome import Outcome, Truth
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
-from fastgan_aug.data.dataset import Dataset
-from fastgan_aug.engines.tasks import unless_late
 from fastgan_aug.errors import ConfigError, DataError
 from fastgan_aug.storage import replace_when_complete
 
@@ -132,11 +130,6 @@ class Experiment:
         return [seed for seed in self.config.seeds if seed not in missing]
 
 
-def factor_of(dataset: Dataset, config: DownstreamConfig) -> str:
-    """The factor to predict; the last one where none is named."""
-    return config.factor or dataset.meta.space.names[-1]
-
-
 def start(experiment: Experiment, digests: Sequence[dict[str, Any]]) -> None:
     """Verifies that finished pieces in the folder are of this experiment, and notes what it is.
 
@@ -198,11 +191,27 @@ def run_pieces(
     # When it is too late the rest is not even sent: it may be thousands.
     sent = takewhile(lambda _: time.time() < deadline, waiting)
     # What was sent but not begun gives None.
-    for name in filter(None, run(partial(unless_late, do_piece, deadline), sent)):
+    for name in filter(None, run(partial(do_in_time, deadline), sent)):
         done += 1
         if progress is not None:
             progress(name, done, total)
     return total - done
+
+
+def do_in_time(deadline: float, piece: Piece) -> str | None:
+    """``do_piece``, but for a piece whose worker was free too late.
+
+    Args:
+        deadline: Seconds since 1970, by which all processes and nodes mean the same moment.
+        piece: What may have waited.
+
+    Returns:
+        What was done; None where nothing was begun.
+
+    Raises:
+        FastGANAugError: see ``fitted``.
+    """
+    return None if time.time() >= deadline else do_piece(piece)
 
 
 def do_piece(piece: Piece) -> str:

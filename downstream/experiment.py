@@ -10,20 +10,21 @@ from dataclasses import replace
 import numpy as np
 
 from downstream.arms.arm import Arm
-from downstream.arms.catalogue import arms_named
-from downstream.classifiers.catalogue import check_classifiers, classifier_named
+from downstream.arms.catalogue import KNOWN, arms_named
+from downstream.classifiers.catalogue import KINDS, check_classifiers, classifier_named
 from downstream.classifiers.kind import Kind
-from downstream.fold import Fold, Part, held_back, nobody
+from downstream.fold import Fold, Part, factor_of, held_back, nobody
 from downstream.judging import JudgeSettings, judge
 from downstream.material import Material, SyntheticSource
 from downstream.outcome import Outcome, Truth
 from downstream.report import UsefulnessReport
+from downstream.service import zeros_source
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.augment import AugmentConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import BY_PATIENT
-from fastgan_aug.errors import DataError
+from fastgan_aug.errors import ConfigError, DataError
 from fastgan_aug.quality.likeness.classifier import FitSettings
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ UNCHECKED = "the patients the model saw are not known: it may have seen the test
 NO_GROUPS = "the data have no patients: one person's slices may stand in training and test"
 Progress = Callable[[str, int, int], None]
 """(what is being fitted, fits done, fits in all)."""
+TRIED_SLICES = 25  # of each class, on which a classifier of one's own is tried
 
 
 def run_experiment(
@@ -65,13 +67,14 @@ def run_experiment(
         progress: Told of each fit, those that the rival is chosen by included.
 
     Raises:
+        ConfigError: the data have no such factor, or a classifier cannot be used.
         LeakageError: training data or the model share a patient with the test, or synthetic
             slices stand where real ones belong.
         PseudonymKeysDiffer: the model's or a side's pseudonyms come from another key.
-        DataError: the data have no patients, or too few classes or slices, or an arm of real slices
-            cannot be made of them.
+        DataError: the data have no patients, or too few classes or slices, or an arm cannot be made
+            of them.
     """
-    factor = config.factor or train.meta.space.names[-1]
+    factor = factor_of(train, config)
     Fold(0, train, nobody(train), test, seen).check(unsafe_no_groups=unsafe_no_groups)
     arms = arms_named(config.arms)
     part, held = _validation_part(train, factor)
@@ -79,8 +82,12 @@ def run_experiment(
         Material.of(of, factor, rules, synthetic, filtered, balance=config.balance)
         for of in (train, part)
     )
-    for material in (whole, fewer):
-        check_arms(arms, material)
+    check_arms(arms, whole, filtered=filtered is not None)
+    check_arms([arm for arm in arms if arm.source == "real"], fewer)
+    try_classifiers(config, arms, whole)
+    left_out = untried(config.classifiers, arms)
+    for note in left_out:
+        log.warning(note)
     validation, tested, none = (Part.of(p, factor) for p in (held, test, nobody(train)))
     fits = [(*pair, seed) for pair in tried(config.classifiers, arms) for seed in config.seeds]
     rivals = [fit for fit in fits if fit[1].source == "real"] if len(held) else []
@@ -100,7 +107,7 @@ def run_experiment(
         bootstrap=config.bootstrap,
         choose_synthetic=False,  # the generator saw all training patients
         caveat=_caveat(train, test, seen),
-        notes=tuple(_notes(train, whole, seen)),
+        notes=(*_notes(train, whole, seen), *left_out),
         provenance={
             "factor": factor, "balance": whole.balance,
             "train_digest": train.digest, "test_digest": test.digest,
@@ -112,30 +119,84 @@ def run_experiment(
 
 
 def tried(classifiers: Sequence[str], arms: Sequence[Arm]) -> list[tuple[Kind, Arm]]:
-    """Every classifier with every arm that it can; the log says which it cannot.
+    """Every classifier with every arm that it can; ``untried`` tells the others.
 
     Raises:
         ConfigError: an unknown classifier, or one that stands there twice.
     """
     check_classifiers(classifiers)
-    found = []
+    return [
+        (kind, arm)
+        for kind in map(classifier_named, classifiers)
+        for arm in arms
+        if arm.needs.isdisjoint(kind.cannot)
+    ]
+
+
+def untried(classifiers: Sequence[str], arms: Sequence[Arm]) -> list[str]:
+    """A note for each classifier that cannot do some of the arms."""
+    notes = []
     for kind in map(classifier_named, classifiers):
-        able = [arm for arm in arms if arm.needs.isdisjoint(kind.cannot)]
-        if left := [arm.name for arm in arms if arm not in able]:
-            log.warning("%s cannot: %s", kind.name, ", ".join(left))
-        found += [(kind, arm) for arm in able]
-    return found
+        lacking = {arm.name: arm.needs & kind.cannot for arm in arms if arm.needs & kind.cannot}
+        if lacking:
+            names, needs = map(repr, lacking), sorted(frozenset().union(*lacking.values()))
+            notes.append(
+                f"{kind.name} is not tried with {', '.join(names)}: it takes no {', '.join(needs)}."
+            )
+    return notes
 
 
-def check_arms(arms: Sequence[Arm], material: Material) -> None:
-    """Prepares the arms of real slices once: none is to refuse the data after hours of fits.
+def check_arms(arms: Sequence[Arm], material: Material, *, filtered: bool = False) -> None:
+    """Prepares each arm once: none is to refuse the data after hours of fits.
+
+    No source is asked: zeros stand in for what it would give.
+
+    Args:
+        arms: What is compared.
+        material: The real slices; there is an oracle where it has one.
+        filtered: Whether there is a filter, or will be one.
 
     Raises:
-        DataError: one cannot be made of these slices; the message names what it lacks.
+        DataError: an arm cannot be made; the message names what it lacks.
     """
+    zeros = zeros_source(material)
+    oracle = None if material.oracle is None else zeros
+    blank = replace(material, synthetic=zeros, filtered=zeros if filtered else None, oracle=oracle)
     for arm in arms:
-        if arm.source == "real":
-            arm.prepare(material, 0)
+        arm.prepare(blank, 0)
+
+
+def try_classifiers(config: DownstreamConfig, arms: Sequence[Arm], material: Material) -> None:
+    """Fits each classifier of one's own on a few slices: none is to fail after hours of fits.
+
+    Args:
+        config: The classifiers and their settings.
+        arms: What is compared.
+        material: The real slices.
+
+    Raises:
+        ConfigError: one cannot be fitted or gives no probabilities, or can no arm of real slices.
+        DataError: what one gives are no probabilities.
+    """
+    able = {kind.name for kind, arm in tried(config.classifiers, arms) if arm.source == "real"}
+    if unable := [name for name in config.classifiers if name not in able]:
+        raise ConfigError(
+            f"{', '.join(unable)} can none of the arms without synthetic slices",
+            allowed="one or more, which the others are compared with",
+            do='add "real" to downstream.arms, or leave the classifier out',
+        )
+    rows = np.concatenate(
+        [np.flatnonzero(material.labels == k)[:TRIED_SLICES] for k in range(len(material.classes))]
+    )
+    few = replace(
+        material, images=material.images[rows], labels=material.labels[rows],
+        cells=material.cells[rows],
+    )  # fmt: skip
+    part = Part(few.images, few.labels, np.zeros(len(rows), np.int64))
+    quick = config.model_copy(update={"steps": 1})
+    for name in config.classifiers:
+        if name not in KINDS:
+            fit_and_predict(classifier_named(name), KNOWN["real"], few, part, part, quick, 0)
 
 
 def _caveat(train: Dataset, test: Dataset, seen: SeenPatients | None) -> str:

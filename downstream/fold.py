@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from downstream.material import SyntheticSource
 from downstream.outcome import Truth
+from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients, patient_digest
 from fastgan_aug.data.schema import BY_PATIENT
 from fastgan_aug.data.split import check_disjoint, slices_of, split_by_patient
-from fastgan_aug.errors import DataError, LeakageError
+from fastgan_aug.errors import ConfigError, DataError, LeakageError
 from fastgan_aug.quality.likeness.faithfulness import class_labels
 
 VALIDATION_FRACTION = 0.25
@@ -132,6 +133,24 @@ def refuse_clashes(seen: SeenPatients, part: Dataset, name: str) -> None:
         allowed="a model that saw training patients only",
         do="train a model on the training part of this split",
     )
+
+
+def factor_of(dataset: Dataset, config: DownstreamConfig) -> str:
+    """The factor to predict; the last one where none is named.
+
+    Raises:
+        ConfigError: the data have no such factor.
+    """
+    names = dataset.meta.space.names
+    if config.factor is None:
+        return names[-1]
+    if config.factor not in names:
+        raise ConfigError(
+            f"downstream.factor is {config.factor!r}, which the data do not have",
+            allowed=", ".join(names),
+            do="correct the configuration, or leave it out: the last one is then predicted",
+        )
+    return config.factor
 
 
 def truth_of(fold: Fold, factor: str) -> Truth:

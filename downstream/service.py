@@ -1,4 +1,7 @@
-"""Sources of slices: a running service, a checkpoint that answers like one, fresh real slices."""
+"""Sources of slices: a running service, a checkpoint that answers like one, fresh real slices.
+
+And, before there is any of these, zeros that stand in for them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.material import SyntheticBatch, SyntheticSource
+from downstream.material import Material, SyntheticBatch, SyntheticSource
 from fastgan_aug.balance import plan
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
@@ -51,8 +54,8 @@ def service_source(client: BatchAsker, model: str, *, filtered: bool = False) ->
 
 
 @dataclass(frozen=True)
-class RealBatch:
-    """Fresh real slices; what an oracle gives.
+class Batch:
+    """What a source gives that asks no service.
 
     Attributes:
         images: (N, S, S) float32 in [0, 1].
@@ -93,7 +96,25 @@ def oracle_source(fresh: Dataset, train: Dataset) -> SyntheticSource:
             chosen.append(random.choice(rows_of[name], wanted, replace=False))
         rows = np.concatenate([np.zeros(0, np.int64), *chosen])
         cells = [names[i] for i in fresh.cell_index[rows]]
-        return RealBatch(fresh.images[rows], cells)
+        return Batch(fresh.images[rows], cells)
+
+    return source
+
+
+def zeros_source(material: Material) -> SyntheticSource:
+    """Zeros of the cells that a generator would make: what arms are tried with before there is one.
+
+    Args:
+        material: Its real slices share a value's slices among its cells, as a generator's would.
+    """
+    names = [str(cell) for cell in material.space.cells]
+    counts = np.bincount(material.cells, minlength=len(names)).tolist()
+    trained = dict(zip(names, counts, strict=True))
+
+    def source(present: Mapping[str, int], desired: Mapping[str, int], seed: int) -> SyntheticBatch:
+        agreed = plan(present, dict(desired), cells=names, training_counts=trained)
+        cells = [name for name, n in agreed.generate.items() for _ in range(n)]
+        return Batch(np.zeros((len(cells), *material.images.shape[1:]), np.float32), cells)
 
     return source
 

@@ -8,7 +8,7 @@ import tomllib
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -172,7 +172,7 @@ class DownstreamConfig(_Section):
         balance: The factor whose values the arms bring to equal counts; None is the predicted one.
         folds: Outer folds, each with test patients and a generator of its own; never more than
             the rarest class has patients, so that with a large number each tests one of these.
-        seeds: One fit per arm and seed.
+        seeds: One fit per arm and seed, each once; up to the largest that scikit-learn takes.
         steps: Optimiser steps of every fit, the same for all arms.
         batch: Slices per step.
         learning_rate: Peak of the one-cycle schedule.
@@ -186,7 +186,7 @@ class DownstreamConfig(_Section):
     factor: str | None = None
     balance: str | None = None
     folds: int = Field(4, ge=2)
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[0, 1, 2], min_length=1)
     steps: int = Field(400, ge=1)
     batch: int = Field(64, ge=2)
     learning_rate: float = Field(3e-3, gt=0)
@@ -194,6 +194,13 @@ class DownstreamConfig(_Section):
     bootstrap: int = Field(1000, ge=100)
     arms: list[str] = []
     classifiers: list[str] = Field(default=["small-cnn"], min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands there twice; allowed: each once")
+        return seeds
 
 
 def _gate() -> list[Rule]:

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from downstream.arms.arm import Arm
+from downstream.arms.arm import AUGMENTATION, FOCAL, MIXUP, PRETRAINING, WEIGHTS, Arm
 from downstream.arms.augmentation import augmented, classical_augmentation
 from downstream.arms.catalogue import ARMS, FURTHER_ARMS, KNOWN, arms_named
 from downstream.arms.filling import filled_to, request_counts
 from downstream.arms.reweighting import class_weights, oversampling, real
 from downstream.arms.sources import added, alone, everywhere, first, halved, in_equal_shares
+from downstream.classifiers.kind import asked_by
 from downstream.material import Fit, Material
 from downstream.service import trained_patients
 from fastgan_aug.balance import plan
@@ -308,12 +309,35 @@ def test_classes_are_filled_like_water(present: list[int], ratio: float | None) 
     assert not filled or max(filled) - min(wanted.values()) <= 1
 
 
-@pytest.mark.parametrize("arm", FURTHER_ARMS, ids=lambda arm: arm.name)
+@pytest.mark.parametrize("arm", KNOWN.values(), ids=lambda arm: arm.name)
+def test_an_arm_needs_what_its_fit_has(arm: Arm, material: Material) -> None:
+    both = replace(material, filtered=material.synthetic, oracle=material.synthetic)
+    fit = arm.prepare(both, 0)
+    phases = [phase for phase, _ in fit.phases(100)]
+    has = {
+        WEIGHTS: any(p.class_weights is not None or p.sampling is not None for p in phases),
+        FOCAL: any(p.focal_gamma > 0 for p in phases),
+        MIXUP: any(p.mixup_alpha > 0 for p in phases),
+        AUGMENTATION: any(p.augment is not None for p in phases),
+        PRETRAINING: len(phases) > 1,
+    }
+    assert arm.needs == {need for need, is_there in has.items() if is_there}
+    assert asked_by(fit) == arm.needs
+
+
+def test_what_a_pre_training_needs_counts(material: Material) -> None:
+    fit = replace(real(material, 0), pretraining=oversampling(material, 0))
+    assert asked_by(fit) == {PRETRAINING, WEIGHTS}
+
+
+@pytest.mark.parametrize("arm", KNOWN.values(), ids=lambda arm: arm.name)
 def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: Material) -> None:
     both = replace(material, filtered=material.synthetic, oracle=material.synthetic)
     fit = arm.prepare(both, 3)
     assert fit.images.shape == (len(fit.labels), *material.images.shape[1:])
-    assert (fit.images.min(), fit.images.max()) >= (0, 0)
+    for images in (phase.images for phase, _ in fit.phases(100)):
+        assert images.min() >= 0
+        assert images.max() <= 1
     assert set(fit.labels.tolist()) == set(material.labels.tolist())
     assert (fit.n_synthetic > 0) == (
         arm.source != "real" or "SMOTE" in arm.name or "moved" in arm.name
@@ -325,7 +349,10 @@ def test_every_arm_is_fitted_on_labelled_slices_of_the_data(arm: Arm, material: 
     if fit.augment is not None:  # also for slices that are not among the real ones
         rows = torch.arange(len(fit.images) - 2, len(fit.images))
         taken = torch.from_numpy(fit.images[rows])[:, None]
-        assert fit.augment(taken, rows, torch.Generator().manual_seed(0)).shape == taken.shape
+        moved = fit.augment(taken, rows, torch.Generator().manual_seed(0))
+        assert moved.shape == taken.shape
+        assert moved.min() >= 0
+        assert moved.max() <= 1
 
 
 def test_smote_fills_every_class_with_mixtures(material: Material) -> None:

@@ -35,7 +35,7 @@ from downstream.service import oracle_source
 from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
-from fastgan_aug.engines import tasks
+from fastgan_aug.engines.tasks import map_in_processes
 from fastgan_aug.errors import ConfigError, DataError, LeakageError
 
 QUICK = DownstreamConfig(seeds=[0, 1, 2], steps=30, batch=32, width=6, bootstrap=100, folds=3)
@@ -70,7 +70,7 @@ class OpenedTooLong(Opened):
     """In the worker that opened it the time is over: no test has to wait until it is."""
 
     def __call__(self) -> Fold:
-        tasks.time = SimpleNamespace(time=lambda: math.inf)  # type: ignore[assignment]
+        classifier_pieces.time = SimpleNamespace(time=lambda: math.inf)  # type: ignore[assignment]
         return super().__call__()
 
 
@@ -127,7 +127,7 @@ def test_pieces_that_wait_for_a_worker_are_not_begun_when_the_time_is_over(
     short = QUICK.model_copy(update={"steps": 1, "seeds": [0]})
     folds = [OpenedTooLong(number, toy) for number in range(3)]
     experiment = replace(experiment_on(toy, tmp_path, short), folds=folds)
-    left = run_pieces(experiment, partial(tasks.map_in_processes, workers=2), budget=600)
+    left = run_pieces(experiment, partial(map_in_processes, workers=2), budget=600)
     assert left == len(experiment.waiting)
     assert 1 <= 3 * 2 - left <= 2, "all were sent, a worker begins one"
 

@@ -66,6 +66,9 @@ def test_the_papers_presets_are_the_papers() -> None:
         ("[engine]\nworkers = 'two'", "engine.workers"),
         ("training = 3", "training"),
         ("[phantom]\nsed = 1", "unknown key 'phantom.sed'.*seed"),
+        ("[downstream]\nseeds = [0, -1]", "downstream.seeds.1 = -1.*or equal to 0"),
+        (f"[downstream]\nseeds = [{2**32}]", "downstream.seeds.0 = 4294967296"),
+        ("[downstream]\nseeds = [0, 1, 0]", "downstream.seeds.*twice; allowed: each once"),
         ("[training", "no readable TOML"),
     ],
 )

@@ -11,15 +11,17 @@ from downstream.fold import (
     Fold,
     count_folds,
     deal_patients,
+    factor_of,
     nested_fold,
     patients_per_class,
     rarest_value,
     thinned,
     truth_of,
 )
+from fastgan_aug.config import DownstreamConfig
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.pseudonyms import SeenPatients
-from fastgan_aug.errors import DataError, LeakageError, PseudonymKeysDiffer
+from fastgan_aug.errors import ConfigError, DataError, LeakageError, PseudonymKeysDiffer
 
 CLASSES = {"disc", "ring", "bar", "cross"}
 
@@ -32,6 +34,13 @@ def folds_of(dataset: Dataset, wanted: int = 3) -> list[Fold]:
 @pytest.fixture(scope="module")
 def folds(toy: Dataset) -> list[Fold]:
     return folds_of(toy)
+
+
+def test_the_factor_is_one_of_the_datas(toy: Dataset) -> None:
+    for named in (None, "shape"):
+        assert factor_of(toy, DownstreamConfig(factor=named)) == "shape"
+    with pytest.raises(ConfigError, match=r"downstream.factor is 'nope'.*Allowed: shape\."):
+        factor_of(toy, DownstreamConfig(factor="nope"))
 
 
 @pytest.mark.parametrize("wanted", [2, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,27 +14,31 @@ import pyarrow as pa
 import pytest
 import typer
 from rich.console import Console
+from test_arms import replayed
 from typer.testing import CliRunner
 
 from benchmarks.simulated_outcomes import CLASSES, SimulatedArm, World, simulate
+from downstream.fold import Fold
 from downstream.judging import JudgeSettings, judge
 from downstream.report import UsefulnessReport
 from fastgan_aug.cli import demo, nested_command
 from fastgan_aug.cli.downstream import print_report, register_commands
 from fastgan_aug.cli.downstream_record import FILES, record_nested
-from fastgan_aug.cli.nested_command import Nested, run_nested
+from fastgan_aug.cli.nested_command import Nested, Rung, run_nested
 from fastgan_aug.conditions import ConditionSpace
 from fastgan_aug.config import Config, load_config
 from fastgan_aug.data.dataset import Dataset
+from fastgan_aug.data.pseudonyms import SeenPatients
 from fastgan_aug.data.schema import images_to_arrow
-from fastgan_aug.engines import mlflow_tracking, tasks
+from fastgan_aug.engines import fold_generator, mlflow_tracking
 from fastgan_aug.engines.fold_generator import GeneratorPiece
 from fastgan_aug.engines.mlflow_spool import Spool
 from fastgan_aug.engines.mlflow_tracking import RunTracker
 from fastgan_aug.engines.pieces import fit_digest, write_json
-from fastgan_aug.errors import DataError, InvalidDataset
+from fastgan_aug.errors import ConfigError, DataError, FastGANAugError, InvalidDataset
 
 NOWHERE = "http://127.0.0.1:9"
+HALF_MOVED = "moved defects, half synthetic in every class + classical augmentation"
 ARMS = (SimulatedArm("real"), SimulatedArm("fill", "synthetic", "fill"))
 
 
@@ -51,6 +56,128 @@ def test_an_arm_that_a_fold_cannot_bear_is_refused_before_the_generators(
     asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
     with pytest.raises(DataError, match="cross has 1 slice"):
         run_nested(asked, Console())
+
+
+def test_a_factor_that_the_data_do_not_have_is_refused_in_the_dry_run(
+    toy: Dataset, tmp_path: Path
+) -> None:
+    toy.write(tmp_path / "d.parquet")
+    config = Config.of({"name": "toy", "downstream": {"factor": "nope"}})
+    asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"downstream.factor is 'nope'.*Allowed: shape\."):
+        run_nested(asked, Console(), dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"arms": ["real", "oracle"]}, "no oracle source"),
+        ({"arms": ["real", "real + filtered synthetic"]}, "selection.filter = true"),
+        ({"arms": ["real", HALF_MOVED]}, "no defect can be moved"),
+        ({"classifiers": ["sklearn.svm:SVC"]}, "gives no probabilities"),
+    ],
+)
+def test_what_can_never_work_is_refused_in_the_dry_run(
+    toy: Dataset, tmp_path: Path, changes: dict[str, object], why: str
+) -> None:
+    toy.write(tmp_path / "d.parquet")
+    config = Config.of({"name": "toy", "network": {"size": 32}, "downstream": changes})
+    asked = Nested(tmp_path / "d.parquet", config, tmp_path / "out")
+    with pytest.raises(FastGANAugError, match=why):
+        run_nested(asked, Console(), dry_run=True)
+
+
+def test_filtered_slices_can_be_had_where_there_will_be_a_filter(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.write(tmp_path / "d.parquet")
+    planned: list[object] = []
+    monkeypatch.setattr(nested_command, "_print_plan", lambda *told: planned.append(told))
+    arms = {"arms": ["real", "real + filtered synthetic"]}
+    values = {"name": "toy", "network": {"size": 32}, "selection": {"filter": True}}
+    asked = Nested(tmp_path / "d.parquet", Config.of(values | {"downstream": arms}), tmp_path)
+    run_nested(asked, Console(), dry_run=True)
+    assert planned
+
+
+NEIGHBOURS = "sklearn.neighbors:KNeighborsClassifier"
+COPYING = """
+[network]
+size = 32
+[downstream]
+folds = 2
+seeds = [0]
+steps = 1
+width = 2
+bootstrap = 100
+arms = ["real", "class weights", "real + synthetic"]
+"""
+
+
+@pytest.fixture
+def copying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
+    """The command with generators that copy training slices: none is fitted."""
+    verdict = {"passed": True, "answers": 1, "failures": []}
+
+    def with_copies(fold: Fold, checkpoint: Path) -> Fold:
+        return replace(fold, seen=SeenPatients.of(fold.train), synthetic=replayed(fold.train))
+
+    def records(asked: Nested, rung: Rung, *_: object) -> list[dict[str, object]]:
+        return [
+            {"seed": fold.number, "checkpoint_digest": "copies", "verdict": verdict}
+            for fold in rung.folds
+        ]
+
+    cost = SimpleNamespace(images_per_second=1.0)
+    monkeypatch.setattr("fastgan_aug.gan.cost.measure_cost", lambda *_, **__: cost)
+    monkeypatch.setattr("fastgan_aug.cli.nested.with_generator", with_copies)
+    monkeypatch.setattr(nested_command, "_fit_generators", records)
+    monkeypatch.setattr(GeneratorPiece, "checkpoint", tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    app = typer.Typer()
+    register_commands(app)
+    return app
+
+
+def test_arms_that_a_classifier_cannot_do_are_told_by_plan_and_report(
+    toy: Dataset, tmp_path: Path, copying: typer.Typer
+) -> None:
+    toy.write(tmp_path / "d.parquet")
+    (tmp_path / "own.toml").write_text(f'{COPYING}\nclassifiers = ["small-cnn", "{NEIGHBOURS}"]')
+    config = load_config(str(tmp_path / "own.toml"))
+    console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+    found = run_nested(Nested(tmp_path / "d.parquet", config, tmp_path / "out"), console)
+    note = f"{NEIGHBOURS} is not tried with 'class weights': it takes no weights of slices"
+    assert f"  {note}" in console.export_text()
+    assert found is not None
+    assert len([told for told in found.report.notes if told.startswith(note)]) == 1
+    assert [len(judgement.arms) for judgement in found.report.judgements] == [3, 2]
+
+
+def test_data_without_patients_are_judged_without_a_verdict(
+    toy: Dataset, tmp_path: Path, copying: typer.Typer
+) -> None:
+    Dataset(toy.table, replace(toy.meta, grouping="none")).write(tmp_path / "d.parquet")
+    (tmp_path / "own.toml").write_text(COPYING)
+    words = ["--data", str(tmp_path / "d.parquet"), "--config", str(tmp_path / "own.toml")]
+    words += ["--out", str(tmp_path / "out"), "--workers", "1"]
+    refused = CliRunner().invoke(copying, words)
+    assert isinstance(refused.exception, DataError)
+    assert "--unsafe-no-groups" in refused.exception.do
+    words.append("--unsafe-no-groups")
+    planned = CliRunner().invoke(copying, [*words, "--dry-run"], catch_exceptions=False)
+    assert "fold 1, test: disc" in planned.output
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(copying, words, catch_exceptions=False)
+    told, page = done.output, (tmp_path / "out/downstream.html").read_text()
+    caveat = "This report proves nothing: the data have no patients"
+    for text, first in ((told, "macro-F1"), (page, "NO EVIDENCE")):
+        assert -1 < text.find(caveat) < text.find(first), "before everything else"
+    found = json.loads((tmp_path / "out/downstream.json").read_text())
+    assert found["caveat"].startswith(caveat)
+    verdicts = {c["verdict"] for j in found["judgements"] for c in j["comparisons"]}
+    assert verdicts == {"NO EVIDENCE"}
+    assert all("one person" in c["reason"] for j in found["judgements"] for c in j["comparisons"])
 
 
 @pytest.fixture
@@ -131,7 +258,7 @@ class Fitting:
     def __call__(self) -> tuple[Dataset, Dataset]:
         if not self.result.is_file():
             write_json(self.result, self.record)
-            tasks.time = SimpleNamespace(time=lambda: math.inf)  # type: ignore[assignment]
+            fold_generator.time = SimpleNamespace(time=lambda: math.inf)  # type: ignore[assignment]
         return self.dataset, self.dataset
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from downstream.arms.arm import NEEDS, WEIGHTS
 from downstream.arms.catalogue import KNOWN
 from downstream.classifiers.catalogue import check_classifiers, classifier_named
 from downstream.experiment import tried
@@ -83,9 +84,30 @@ def test_a_module_that_does_not_keep_to_the_contract_is_refused(name: str) -> No
 
 def test_an_estimator_without_weights_is_refused_where_an_arm_has_some() -> None:
     kind = classifier_named("sklearn.neighbors:KNeighborsClassifier")
+    assert kind.cannot == NEEDS
+    assert classifier_named("sklearn.linear_model:LogisticRegression").cannot == NEEDS - {WEIGHTS}
     weighted = replace(bright_or_dark(0), class_weights=np.ones(2, np.float32))
     with pytest.raises(ConfigError, match="sample_weight"):
         kind.fit(weighted, 2, QUICK, 0)
+
+
+def test_arms_with_weights_are_not_tried_with_an_estimator_that_takes_none() -> None:
+    names = ("sklearn.neighbors:KNeighborsClassifier", "sklearn.linear_model:LogisticRegression")
+    pairs = tried(names, list(KNOWN.values()))
+    neighbours, regression = ({arm.name for kind, arm in pairs if kind.name == n} for n in names)
+    assert regression - neighbours == {"class weights", "oversampling", "moved defects"}
+    assert {"real", "SMOTE", "real + synthetic"} <= neighbours
+    fit = bright_or_dark(0)
+    told = classifier_named(names[0]).fit(fit, 2, QUICK, 0).predict_proba(fit.images)
+    assert told.sum(axis=1) == pytest.approx(1)
+
+
+def test_a_class_whose_instances_give_no_probabilities_is_refused() -> None:
+    """The class has the method, and what is made of it has not."""
+    fit = bright_or_dark(0)
+    fitted = classifier_named("sklearn.svm:SVC").fit(fit, 2, QUICK, 0)
+    with pytest.raises(ConfigError, match=r"'sklearn\.svm:SVC' gives no probabilities"):
+        fitted.predict_proba(fit.images)
 
 
 def test_only_arms_that_a_classifier_can_are_tried() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastgan_aug.engines.tasks import map_in_processes, on_all_cores, unless_late
+from fastgan_aug.engines.tasks import map_in_processes, on_all_cores
 from fastgan_aug.errors import DataError, EngineFailed
 
 
@@ -28,14 +28,6 @@ def die(item: int) -> int:
     if item == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return item
-
-
-def hold(asked: tuple[Path, float]) -> str:
-    """Tells that it is begun, and does not end before that moment."""
-    path, end = asked
-    path.touch()
-    time.sleep(max(0.0, end - time.time()))
-    return path.name
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -64,16 +56,6 @@ def test_no_more_is_under_way_than_memory_allows():
     next(results)
     assert len(taken) <= 5
     results.close()  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_waits_for_a_worker_is_not_begun_when_the_time_is_over(tmp_path: Path, workers: int):
-    deadline = time.time() + 2
-    items = [(tmp_path / str(i), deadline + 0.1) for i in range(5)]
-    found = list(on_all_cores(workers)(partial(unless_late, hold, deadline), items))
-    begun = {path.name for path in tmp_path.iterdir()}
-    assert len(begun) <= workers, "each is held until it is too late for a second one"
-    assert found == [name if name in begun else None for name in map(str, range(5))]
 
 
 def test_one_worker_needs_no_process():

@@ -9,8 +9,9 @@ from typing import Literal
 from downstream.material import Fit, Material
 
 FOCAL, MIXUP, AUGMENTATION, PRETRAINING = "focal loss", "mixup", "augmentation", "pre-training"
-NEEDS = frozenset({FOCAL, MIXUP, AUGMENTATION, PRETRAINING})
-"""What an arm may need of a classifier, beyond slices, labels and their weights."""
+WEIGHTS = "weights of slices (sample_weight)"
+NEEDS = frozenset({FOCAL, MIXUP, AUGMENTATION, PRETRAINING, WEIGHTS})
+"""What an arm may need of a classifier, beyond slices and labels."""
 Prepare = Callable[[Material, int], Fit]
 """(material, seed) to what is fitted."""
 

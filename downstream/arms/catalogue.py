@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from downstream.arms.arm import AUGMENTATION, FOCAL, MIXUP, PRETRAINING, Arm
+from downstream.arms.arm import AUGMENTATION, FOCAL, MIXUP, PRETRAINING, WEIGHTS, Arm
 from downstream.arms.augmentation import augmented
 from downstream.arms.mixing import interpolated, mixup
 from downstream.arms.moving import moved_defects
@@ -16,7 +16,7 @@ from fastgan_aug.errors import ConfigError
 RATIOS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0, "fill": None}
 """Synthetic to real slices in all; `fill` brings every class up to the largest."""
 EVERY_CLASS = "half of every class"
-AUGMENTS = frozenset({AUGMENTATION})
+AUGMENTS, WEIGHS = frozenset({AUGMENTATION}), frozenset({WEIGHTS})
 ORIGINS: dict[str, Origin] = {
     "real + synthetic": "synthetic",
     "real + filtered synthetic": "filtered",
@@ -46,21 +46,22 @@ def with_source(name: str, ratio: str, both: bool) -> Arm:
 
 ARMS = (
     Arm("real", real),
-    Arm("class weights", class_weights),
+    Arm("class weights", class_weights, needs=WEIGHS),
     # Scarce classes need the first of these two, others do better by the second (docs/proof.md).
-    Arm("oversampling + classical augmentation", augmented(oversampling), needs=AUGMENTS),
+    Arm("oversampling + classical augmentation", augmented(oversampling), needs=AUGMENTS | WEIGHS),
     Arm("classical augmentation", augmented(real), needs=AUGMENTS),
     with_source("real + synthetic", "fill", both=False),
     Arm("half synthetic in every class + classical augmentation",
-        augmented(everywhere("synthetic")), "synthetic", EVERY_CLASS, needs=AUGMENTS),
+        augmented(everywhere("synthetic")), "synthetic", EVERY_CLASS, needs=AUGMENTS | WEIGHS),
 )  # fmt: skip
 """What is compared unless `downstream.arms` names others."""
 FURTHER_ARMS = (
     Arm("focal loss", focal, needs=frozenset({FOCAL})),
-    Arm("oversampling", oversampling),
+    Arm("oversampling", oversampling, needs=WEIGHS),
     Arm("mixup", mixup, needs=frozenset({MIXUP})),
-    Arm("moved defects", moved_defects),
-    Arm("moved defects + classical augmentation", augmented(moved_defects), needs=AUGMENTS),
+    Arm("moved defects", moved_defects, needs=WEIGHS),
+    Arm("moved defects + classical augmentation", augmented(moved_defects),
+        needs=AUGMENTS | WEIGHS),
     Arm("SMOTE", interpolated("SMOTE")),
     Arm("borderline SMOTE", interpolated("BorderlineSMOTE")),
     *(
@@ -69,16 +70,16 @@ FURTHER_ARMS = (
         if (name, ratio, both) != ("real + synthetic", "fill", False)
     ),
     Arm("half real, half synthetic + classical augmentation", augmented(halved("synthetic")),
-        "synthetic", "fill", needs=AUGMENTS),
+        "synthetic", "fill", needs=AUGMENTS | WEIGHS),
     Arm("moved defects, half synthetic in every class + classical augmentation",
         augmented(everywhere("synthetic", moved_defects)), "synthetic", EVERY_CLASS,
-        needs=AUGMENTS),
+        needs=AUGMENTS | WEIGHS),
     Arm("half oracle in every class + classical augmentation", augmented(everywhere("oracle")),
-        "oracle", EVERY_CLASS, needs=AUGMENTS),
+        "oracle", EVERY_CLASS, needs=AUGMENTS | WEIGHS),
     Arm("synthetic, then real", first(alone, real), "synthetic", needs=frozenset({PRETRAINING})),
     Arm("synthetic, then real + classical augmentation",
         first(augmented(alone), augmented(oversampling)), "synthetic",
-        needs=AUGMENTS | {PRETRAINING}),
+        needs=AUGMENTS | WEIGHS | {PRETRAINING}),
     Arm("synthetic alone", alone, "synthetic"),
 )  # fmt: skip
 """What else `downstream.arms` may name."""

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.arms.arm import AUGMENTATION, FOCAL, MIXUP, PRETRAINING
+from downstream.arms.arm import AUGMENTATION, FOCAL, MIXUP, PRETRAINING, WEIGHTS
 from downstream.material import Fit
 from fastgan_aug.errors import ConfigError
 from fastgan_aug.quality.likeness.classifier import FitSettings
@@ -50,19 +50,26 @@ class Kind(Protocol):
         """
 
 
+def asked_by(fit: Fit) -> frozenset[str]:
+    """Which ``arms.arm.NEEDS`` a fit has, its pre-training included."""
+    asked = {
+        FOCAL: bool(fit.focal_gamma),
+        MIXUP: bool(fit.mixup_alpha),
+        AUGMENTATION: fit.augment is not None,
+        PRETRAINING: fit.pretraining is not None,
+        WEIGHTS: fit.class_weights is not None or fit.sampling is not None,
+    }
+    before = asked_by(fit.pretraining) if fit.pretraining is not None else frozenset()
+    return before | {need for need, is_asked in asked.items() if is_asked}
+
+
 def check_takes(kind: Kind, fit: Fit) -> None:
     """Refuses a fit that the kind would only pretend to do.
 
     Raises:
         ConfigError: ``fit`` asks for something that the kind cannot.
     """
-    asked = {
-        FOCAL: bool(fit.focal_gamma),
-        MIXUP: bool(fit.mixup_alpha),
-        AUGMENTATION: fit.augment is not None,
-        PRETRAINING: fit.pretraining is not None,
-    }
-    if missing := sorted(need for need in kind.cannot if asked[need]):
+    if missing := sorted(kind.cannot & asked_by(fit)):
         raise ConfigError(
             f"the classifier {kind.name!r} takes no {', '.join(missing)}",
             allowed="a network: small-cnn, residual, or a torch module of yours",

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from downstream.arms.arm import NEEDS
+from downstream.arms.arm import NEEDS, WEIGHTS
 from downstream.classifiers.boosting import slice_weights
 from downstream.classifiers.kind import Kind, check_takes
 from downstream.classifiers.torch_kind import Make, TorchKind
@@ -50,11 +50,17 @@ def own_kind(path: str) -> Kind:
     if inspect.isclass(found) and issubclass(found, nn.Module):
         return TorchKind(path, _module_maker(path, found))
     if inspect.isclass(found) and all(hasattr(found, m) for m in ("fit", "predict_proba")):
-        return Estimator(path, found)
+        return Estimator(path, found, NEEDS - ({WEIGHTS} if _takes_weights(found) else set()))
     raise ConfigError(
         f"the classifier {path!r} is neither a torch module nor a scikit-learn classifier",
         allowed=CONTRACT, do="name a class of one of the two",
     )  # fmt: skip
+
+
+def _takes_weights(found: type) -> bool:
+    from sklearn.utils.validation import has_fit_parameter
+
+    return bool(has_fit_parameter(found, "sample_weight"))
 
 
 def _module_maker(path: str, found: Callable[..., nn.Module]) -> Make:
@@ -85,19 +91,20 @@ class Estimator:
     Attributes:
         name: Its import path.
         make: Makes a new one; ``random_state`` is set where it has one.
+        cannot: It is fitted on all slices at once, and takes nothing but these, their labels and,
+            where its ``fit`` has a ``sample_weight``, their weights.
     """
 
     name: str
     make: Callable[[], Any] = field(repr=False)
-    cannot: frozenset[str] = NEEDS  # it is fitted on all slices at once
+    cannot: frozenset[str]
     takes_steps: bool = False
 
     def fit(self, fit: Fit, n_classes: int, settings: FitSettings, seed: int) -> FittedEstimator:
         """See ``Kind``; sampling and class weights become weights of slices.
 
         Raises:
-            ConfigError: the arm needs one of ``cannot``, or the estimator fails, or takes no
-                weights where the arm has some.
+            ConfigError: the arm needs one of ``cannot``, or the estimator fails.
         """
         check_takes(self, fit)
         weighted = fit.sampling is not None or fit.class_weights is not None
@@ -114,7 +121,7 @@ class Estimator:
                 f"the classifier {self.name!r} cannot be fitted: {error}", allowed=CONTRACT,
                 do="try it on an array of your own first",
             ) from error  # fmt: skip
-        return FittedEstimator(estimator, n_classes)
+        return FittedEstimator(self.name, estimator, n_classes)
 
 
 @dataclass(frozen=True)
@@ -122,17 +129,29 @@ class FittedEstimator:
     """A fitted one.
 
     Attributes:
+        name: Its import path.
         estimator: With ``classes_`` and ``predict_proba``.
         n_classes: C; classes without a slice have no chance.
     """
 
+    name: str
     estimator: Any
     n_classes: int
 
     def predict_proba(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See ``Fitted``."""
+        """See ``Fitted``.
+
+        Raises:
+            ConfigError: the estimator fails.
+        """
         found = np.zeros((len(images), self.n_classes), np.float32)
-        found[:, self.estimator.classes_] = self.estimator.predict_proba(_flat(images))
+        try:
+            found[:, self.estimator.classes_] = self.estimator.predict_proba(_flat(images))
+        except Exception as error:  # a class may have what its instances lack: sklearn.svm:SVC
+            raise ConfigError(
+                f"the classifier {self.name!r} gives no probabilities: {error}", allowed=CONTRACT,
+                do="name another, or wrap it in a class of yours, in a CalibratedClassifierCV say",
+            ) from error  # fmt: skip
         return found
 
 

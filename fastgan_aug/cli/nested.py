@@ -42,11 +42,11 @@ class NestedParts:
         """The fold, checked, without a generator.
 
         Raises:
+            ConfigError: the data have no such factor as is to be predicted.
             DataError: too few patients or slices, or data without patients.
             LeakageError: see ``Fold.check``.
         """
-        from downstream.classifier_pieces import factor_of
-        from downstream.fold import deal_patients, nested_fold, rarest_value, thinned
+        from downstream.fold import deal_patients, factor_of, nested_fold, rarest_value, thinned
 
         dataset, seed = self.dataset, self.config.data.split_seed
         factor = factor_of(dataset, self.config.downstream)

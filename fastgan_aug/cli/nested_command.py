@@ -64,10 +64,10 @@ class Nested:
         """The folds, with so many training slices of the rarest class; None: with all.
 
         Raises:
+            ConfigError: the data have no such factor as is to be predicted.
             DataError: too few patients.
         """
-        from downstream.classifier_pieces import factor_of
-        from downstream.fold import count_folds
+        from downstream.fold import count_folds, factor_of
 
         dataset = read_kept(self.data, self.config)
         section = self.config.downstream
@@ -160,11 +160,12 @@ def run_nested(asked: Nested, console: Console, *, dry_run: bool = False) -> Fou
 
     Raises:
         InvalidDataset: validation found errors in the data.
-        ConfigError: two numbers of rare slices are one point of the learning curve.
-        DataError: a fold has too few slices for an arm; nothing was fitted yet.
+        ConfigError: the data have no such factor, a classifier cannot be used, or two numbers of
+            rare slices are one point of the learning curve.
+        DataError: an arm cannot be made on some fold; nothing was fitted yet.
         FastGANAugError: see ``engines.fold_generator`` and ``downstream.classifier_pieces``.
     """
-    from downstream.classifier_pieces import factor_of
+    from downstream.fold import factor_of
     from fastgan_aug.data.validation.validate import check_valid
     from fastgan_aug.engines.ray_cluster import ray_cluster
 
@@ -222,16 +223,19 @@ def _refuse_alike(rungs: Sequence[Rung], factor: str) -> None:
 
 
 def _check_arms(asked: Nested, folds: Sequence[Fold]) -> None:
-    """Tries the arms of real slices on every fold."""
+    """Tries the arms on every fold, and classifiers of one's own on the first."""
     from downstream.arms.catalogue import arms_named
-    from downstream.classifier_pieces import factor_of, material_of
-    from downstream.experiment import check_arms
+    from downstream.classifier_pieces import material_of
+    from downstream.experiment import check_arms, try_classifiers
+    from downstream.fold import factor_of
 
+    config, section = asked.config, asked.config.downstream
+    arms, factor = arms_named(section.arms), factor_of(folds[0].train, section)
     for fold in folds:
-        config = asked.config.downstream
-        factor = factor_of(fold.train, config)
-        material = material_of(fold, factor, asked.config.augment, config.balance)
-        check_arms(arms_named(asked.config.downstream.arms), material)
+        material = material_of(fold, factor, config.augment, section.balance)
+        check_arms(arms, material, filtered=config.selection.filter)
+    material = material_of(folds[0], factor, config.augment, section.balance)
+    try_classifiers(section, arms, material)
 
 
 def _run(asked: Nested) -> Run:
@@ -288,7 +292,9 @@ def _run_pieces(
 
 def _print_plan(asked: Nested, rungs: Sequence[Rung], console: Console) -> None:
     """Folds with counts and patients, arms, fits, and how long all that takes here."""
-    from downstream.classifier_pieces import factor_of, seconds_left
+    from downstream.classifier_pieces import seconds_left
+    from downstream.experiment import untried
+    from downstream.fold import factor_of
     from fastgan_aug.gan.cost import measure_cost
 
     (whole, *fewer), config = rungs, asked.config
@@ -312,8 +318,10 @@ def _print_plan(asked: Nested, rungs: Sequence[Rung], console: Console) -> None:
     balanced = config.downstream.balance or factor
     told = f"  predicted: {factor} ({values}); balanced: {balanced}"
     console.print(told, markup=False, soft_wrap=True)
-    arms = ", ".join(arm.name for arm in experiments[0].arms)
-    console.print(f"  arms: {arms}", soft_wrap=True)
+    arms = experiments[0].arms
+    console.print(f"  arms: {', '.join(arm.name for arm in arms)}", soft_wrap=True)
+    for note in untried(config.downstream.classifiers, arms):
+        console.print(f"  {note}", markup=False, soft_wrap=True)
     console.print(
         f"  {len(generators)} generators of {config.training.images:,} images, {len(unfitted)} to "
         f"do; {pieces} fits of the classifier, {waiting} to do: "

@@ -21,16 +21,16 @@ def judged(asked: Nested, fitted: Sequence[Fitted]) -> UsefulnessReport | None:
     Returns:
         None where no seed is complete.
     """
-    from downstream.classifier_pieces import factor_of
-    from downstream.experiment import NO_GROUPS
+    from downstream.experiment import NO_GROUPS, untried
+    from downstream.fold import factor_of
     from downstream.judging import JudgeSettings, judge
     from fastgan_aug.data.schema import BY_PATIENT
 
     whole, *fewer = fitted
     if not whole.experiment.complete_seeds:
         return None
-    folds = whole.rung.folds
-    factor = factor_of(folds[0].train, asked.config.downstream)
+    folds, arms, section = whole.rung.folds, whole.experiment.arms, asked.config.downstream
+    factor = factor_of(folds[0].train, section)
     grouped = all(fold.train.meta.grouping == BY_PATIENT for fold in folds)
     provenance = {
         "factor": factor,
@@ -48,14 +48,15 @@ def judged(asked: Nested, fitted: Sequence[Fitted]) -> UsefulnessReport | None:
             }
             for one in fewer
         ]
+    gate = (note for one in fitted for note in gate_notes(one.records, one.rung.name))
     settings = JudgeSettings(
-        bootstrap=asked.config.downstream.bootstrap,
+        bootstrap=section.bootstrap,
         caveat="" if grouped else NO_GROUPS,
-        notes=tuple(note for one in fitted for note in gate_notes(one.records, one.rung.name)),
+        notes=(*gate, *untried(section.classifiers, arms)),
         provenance=provenance,
     )
     classes = folds[0].train.meta.space.factor(factor).values
-    report = judge(*_known(whole, factor), whole.experiment.arms, classes, settings)
+    report = judge(*_known(whole, factor), arms, classes, settings)
     rungs = [one for one in fitted if one.experiment.complete_seeds]
     return _with_curves(report, rungs, factor, settings) if len(rungs) > 1 else report
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -97,20 +96,6 @@ def _in_order(
             yield wait(waiting.popleft())
     while waiting:
         yield wait(waiting.popleft())
-
-
-def unless_late(function: Callable[[Item], Result], deadline: float, item: Item) -> Result | None:
-    """Asks the time where a piece is begun: it may have waited for its worker.
-
-    Args:
-        function: Of a module; what a worker gets is this one, with function and deadline.
-        deadline: Seconds since 1970, by which all processes and nodes mean the same moment.
-        item: The piece.
-
-    Returns:
-        The function's result; None where it is too late and the piece was not begun.
-    """
-    return None if time.time() >= deadline else function(item)
 
 
 def on_all_cores(workers: int | None = None) -> Callable[..., Iterator[Any]]:

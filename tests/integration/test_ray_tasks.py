@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from fastgan_aug.data.dataset import Dataset
 from fastgan_aug.data.phantom.population import PhantomConfig, write_phantom
 from fastgan_aug.engines.ray_cluster import ray_cluster
-from fastgan_aug.engines.tasks import map_on_ray, unless_late
+from fastgan_aug.engines.tasks import map_on_ray
 from fastgan_aug.errors import DataError
 
 pytestmark = pytest.mark.integration
@@ -24,7 +23,5 @@ def test_ray_workers_draw_the_same_bytes_and_tell_their_errors(
         write_phantom(small_config, tmp_path / "ray", partial(map_on_ray, workers=2))
         with pytest.raises(DataError, match="cannot be read"):
             list(map_on_ray(Dataset.read, [tmp_path / "nothing"], workers=1))
-        late = partial(unless_late, Dataset.read, time.time())
-        assert list(map_on_ray(late, [tmp_path / "nothing"], workers=1)) == [None], "not begun"
     write_phantom(small_config, tmp_path / "here")
     assert (tmp_path / "ray").read_bytes() == (tmp_path / "here").read_bytes()
