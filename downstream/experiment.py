@@ -16,6 +16,7 @@ from downstream.classifiers.kind import Kind
 from downstream.fold import Fold, Part, factor_of, held_back, nobody
 from downstream.judging import JudgeSettings, judge
 from downstream.material import Material, SyntheticSource
+from downstream.notes import notes_of_balance
 from downstream.outcome import Outcome, Truth
 from downstream.report import UsefulnessReport
 from downstream.service import zeros_source
@@ -107,7 +108,9 @@ def run_experiment(
         bootstrap=config.bootstrap,
         choose_synthetic=False,  # the generator saw all training patients
         caveat=_caveat(train, test, seen),
-        notes=(*_notes(train, whole, seen), *left_out),
+        notes=(
+            *notes_of_balance(factor, whole.balance), *_notes(train, whole, seen), *left_out,
+        ),
         provenance={
             "factor": factor, "balance": whole.balance,
             "train_digest": train.digest, "test_digest": test.digest,

@@ -65,6 +65,13 @@ def notes_of_test(
     return found
 
 
+def notes_of_balance(factor: str, balance: str) -> tuple[str, ...]:
+    """That the arms balance another factor than the predicted one, where they do."""
+    if balance == factor:
+        return ()
+    return (f"Predicted: {factor}. What arms bring to equal counts are the values of {balance}.",)
+
+
 def notes_of_missing_slices(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Which arms got fewer slices than they are called by: a filter may refuse nearly all."""
     for arm in dict.fromkeys(o.arm for o in outcomes):

@@ -24,6 +24,7 @@ def judged(asked: Nested, fitted: Sequence[Fitted]) -> UsefulnessReport | None:
     from downstream.experiment import NO_GROUPS, untried
     from downstream.fold import factor_of
     from downstream.judging import JudgeSettings, judge
+    from downstream.notes import notes_of_balance
     from fastgan_aug.data.schema import BY_PATIENT
 
     whole, *fewer = fitted
@@ -31,10 +32,11 @@ def judged(asked: Nested, fitted: Sequence[Fitted]) -> UsefulnessReport | None:
         return None
     folds, arms, section = whole.rung.folds, whole.experiment.arms, asked.config.downstream
     factor = factor_of(folds[0].train, section)
+    balance = section.balance or factor
     grouped = all(fold.train.meta.grouping == BY_PATIENT for fold in folds)
     provenance = {
         "factor": factor,
-        "balance": asked.config.downstream.balance or factor,
+        "balance": balance,
         "config_digest": asked.config.digest,
         "generators": list(whole.records),
         "folds": [digests(fold) for fold in folds],
@@ -52,7 +54,11 @@ def judged(asked: Nested, fitted: Sequence[Fitted]) -> UsefulnessReport | None:
     settings = JudgeSettings(
         bootstrap=section.bootstrap,
         caveat="" if grouped else NO_GROUPS,
-        notes=(*gate, *untried(section.classifiers, arms)),
+        notes=(
+            *notes_of_balance(factor, balance),
+            *gate,
+            *untried(section.classifiers, arms),
+        ),
         provenance=provenance,
     )
     classes = folds[0].train.meta.space.factor(factor).values
