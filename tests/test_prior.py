@@ -167,7 +167,7 @@ def prior_config(images: int, **training: object) -> Config:
     values["network"] = dict(read_card().network)
     values["augment"] |= {"flip": {}, "sides": {}}
     values["engine"] |= {"kind": "local", "workers": 1}
-    values["selection"] |= {"samples": 0}
+    values["selection"] |= {"samples": 0, "filter": False}
     values["training"] |= {
         "init": "prior", "images": images, "batch": 8, "checkpoint_every": 16, **training
     }  # fmt: skip
