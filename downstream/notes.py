@@ -76,8 +76,10 @@ def notes_of_missing_slices(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Which arms got fewer slices than they are called by: a filter may refuse nearly all."""
     for arm in dict.fromkeys(o.arm for o in outcomes):
         of_arm = [o for o in outcomes if o.arm == arm]
-        if missing := sum(o.n_missing for o in of_arm):
-            asked = missing + sum(o.n_synthetic for o in of_arm)
-            told = f"{arm}: {missing} of {asked} slices that were asked for did not come"
+        if lacking := [o.n_missing for o in of_arm if o.n_missing]:
+            told = (
+                f"{arm}: in {len(lacking)} of {len(of_arm)} fits fewer slices came than were asked "
+                f"for, {sum(lacking)} fewer in all"
+            )
             bare = sum(not o.n_synthetic for o in of_arm)
-            yield f"{told}; {bare} of {len(of_arm)} fits have none." if bare else f"{told}."
+            yield f"{told}; {bare} fits have none." if bare else f"{told}."

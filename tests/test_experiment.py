@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from test_arms import RULES, replayed
 
+from downstream import experiment
 from downstream.arms.catalogue import ARMS, KNOWN, arms_named
 from downstream.classifiers import torch_kind
-from downstream.experiment import check_arms, run_experiment, try_classifiers
+from downstream.classifiers.kind import Kind
+from downstream.experiment import check_arms, fit_and_predict, run_experiment, try_classifiers
 from downstream.material import Material
+from downstream.outcome import Outcome
 from downstream.report import Judgement, UsefulnessReport
 from downstream.service import zeros_source
 from fastgan_aug.config import DownstreamConfig
@@ -135,10 +138,21 @@ def test_zeros_stand_in_for_the_cells_that_are_asked_for(toy: Dataset) -> None:
     assert not batch.images.any()
 
 
-def test_classifiers_that_work_are_not_refused(toy: Dataset) -> None:
+def test_classifiers_of_ones_own_are_tried_and_those_that_work_not_refused(
+    toy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[str] = []
+
+    def fit(kind: Kind, *told: object) -> Outcome:
+        outcome = fit_and_predict(kind, *told)  # type: ignore[arg-type]
+        fitted.append(outcome.classifier)
+        return outcome
+
+    monkeypatch.setattr(experiment, "fit_and_predict", fit)
     material = Material.of(toy, "shape", RULES, replayed(toy))  # type: ignore[arg-type]
     names = ["small-cnn", NEIGHBOURS, "sklearn.naive_bayes:GaussianNB", "tests.test_own:Linear"]
     try_classifiers(QUICK.model_copy(update={"classifiers": names}), ARMS, material)
+    assert fitted == names[1:], "the built-in one needs no trial"
 
 
 def test_what_a_classifier_is_not_tried_with_is_told_once(parts: tuple[Dataset, Dataset]) -> None:

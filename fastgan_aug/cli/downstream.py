@@ -114,12 +114,7 @@ def downstream_command(
     from fastgan_aug.cli.signals import sigterm_as_ctrl_c
     from fastgan_aug.config import load_config
 
-    console, settings = Console(), load_config(config)
-    asked_for = {"factor": predict, "balance": balance}
-    update = {name: value for name, value in asked_for.items() if value is not None}
-    settings = settings.model_copy(
-        update={"downstream": settings.downstream.model_copy(update=update)}
-    )
+    console, settings = Console(), _with_factors(load_config(config), predict, balance)
     if url is not None:
         _refuse_options_of_folds(
             dry_run or ray or workers is not None or budget is not None or bool(rare_slices)
@@ -137,6 +132,14 @@ def downstream_command(
         write_report(found.report, out, found.images)
         record_nested(asked, found.report)
         console.print(f"written: {out / 'downstream.html'}", markup=False, soft_wrap=True)
+
+
+def _with_factors(settings: Config, predict: str | None, balance: str | None) -> Config:
+    """The configuration with those of the two that were given."""
+    asked = {"factor": predict, "balance": balance}
+    given = {name: value for name, value in asked.items() if value is not None}
+    section = settings.downstream.model_copy(update=given)
+    return settings.model_copy(update={"downstream": section})
 
 
 def _refuse_options_of_folds(given: bool) -> None:
